@@ -1,0 +1,65 @@
+# minilab: two commands matter, `make book` and `make test`. `make help` lists the rest.
+# Each target creates .venv from constraints.txt when it is missing or out of date.
+
+PYTHON      ?= python3
+# Empty: pip's own configuration decides. On Linux, PyPI's torch brings several GB of CUDA packages;
+# without an NVIDIA GPU take PyTorch's CPU builds:
+#   make book TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PORT        ?= 8000
+# The slowest single cell may take this many seconds in `make test` and `make notebooks`.
+CELL_TIMEOUT ?= 300
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+STAMP     := $(VENV)/.installed
+HTML      := _build/html
+NOTEBOOKS  = $(wildcard chapters/*.ipynb labs/*.ipynb)
+# What makes a run of the notebooks comparable: no progress bars, no window, no spinning OpenMP workers.
+QUIET     := MINILAB_PROGRESS=0 MPLBACKEND=Agg OMP_WAIT_POLICY=passive PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve test lab bench release notebooks clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## create or update .venv (the other targets do it when needed)
+
+# The stamp is written last, so that an interrupted install is taken up again by the next call.
+$(STAMP): pyproject.toml constraints.txt
+	@bash .ci/create-venv "$(PYTHON)" $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[book,labs,test]"
+	@touch $@
+
+book: $(STAMP)  ## build the book from the stored outputs; any warning is an error
+	$(QUIET) $(BIN)/jupyter-book build . -W --keep-going -n --all
+	@echo "The book is at $(CURDIR)/$(HTML)/index.html (or: make serve)"
+
+serve: book  ## build the book and serve it at http://localhost:8000
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+
+# The book comes first: the browser checks in tests/book open its pages.
+test: $(STAMP)  ## unit tests, every notebook again (nbval, strict), -W book build, browser checks
+	@bash .ci/system-packages
+	@$(MAKE) --no-print-directory book
+	@$(QUIET) $(BIN)/python -c "import matplotlib.font_manager"
+	$(QUIET) $(BIN)/python -m pytest tests $(NOTEBOOKS) --nbval --nbval-current-env \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout $(CELL_TIMEOUT)
+
+lab: $(STAMP)  ## open JupyterLab on the chapters and the labs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab
+
+bench: $(STAMP)  ## compare with the named peers (benchmarks/), one script after the other
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(QUIET) $(BIN)/python "$$script" || exit 1; done
+
+release: $(STAMP)  ## generate the student notebooks and the autograders in build/labs
+	$(QUIET) $(BIN)/minilab assign labs/*.ipynb -o build/labs
+
+notebooks: $(STAMP)  ## run every notebook again and store its outputs in place
+	@$(QUIET) $(BIN)/python -c "import matplotlib.font_manager"
+	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
+	  --ExecutePreprocessor.timeout=$(CELL_TIMEOUT) --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+clean:  ## remove the built book and the generated files (.venv stays)
+	rm -rf _build build dist .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What every method needs and no method owns. Import the modules, not this package."""

@@ -1,0 +1,53 @@
+"""Wall-clock times that mean something: warmed up, synchronized, several of them."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def wait(device: torch.device | str) -> None:
+    """Return once the device has done all it was asked: without it a GPU's work is timed as free."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def times(
+    fn: Callable[[], object], *, repeats: int, warmup: int = 2, device: torch.device | str = "cpu"
+) -> list[float]:
+    """Seconds of `repeats` calls of `fn`, each from an idle device to an idle device."""
+    for _ in range(warmup):
+        fn()
+    found = []
+    for _ in range(repeats):
+        wait(device)
+        start = time.perf_counter()
+        fn()
+        wait(device)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def interleaved(
+    fns: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 1, device: torch.device | str = "cpu"
+) -> dict[str, list[float]]:
+    """Times of several functions, called in turn (A B A B …), so that a drifting machine treats all alike."""
+    found: dict[str, list[float]] = {name: [] for name in fns}
+    for i in range(warmup + repeats):
+        for name, fn in fns.items():
+            seconds = times(fn, repeats=1, warmup=0, device=device)
+            if i >= warmup:
+                found[name] += seconds
+    return found
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median, and the interquartile range as low and high."""
+    if len(seconds) < 2:
+        return dict.fromkeys(("median", "low", "high"), seconds[0])
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
