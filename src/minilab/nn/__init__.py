@@ -1,0 +1,1 @@
+"""Network parts that several methods share, each with a test that pins its mathematics."""
