@@ -1,0 +1,1 @@
+"""Speculative decoding, plain and speculative (chapter 1)."""

@@ -1,0 +1,150 @@
+"""The text of chapter 1, and the tokenizer trained on it.
+
+Three corpora, each in a part for training and one held out:
+- "shipped": pages of the Python documentation (PSF license), held out only; it comes with minilab, and the
+  models that ship never saw it in training
+- "stdlib": the docstrings of the reader's own standard library; no download, differs a little by version
+- "full": some 110 MB of technical prose from packages; `python -m minilab.speculative.corpus` builds it
+"""
+
+import functools
+import hashlib
+import json
+import lzma
+import random
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from minilab.core.device import cache_dir
+from minilab.core.weights import asset_path
+
+END = "<|endoftext|>"  # between documents; the tokenizer's id 0, and the models' start token
+
+# Prompts for a chat model, on everyday subjects that a small one can say something about.
+QUESTIONS = (
+    "Explain what a hash table is and when to use one.",
+    "Write a short story about a lighthouse keeper who finds a letter.",
+    "What are the main causes of the seasons on Earth?",
+    "Give me five tips for learning a new language.",
+    "How does a bicycle stay upright while it moves?",
+    "Write a Python function that checks whether a word is a palindrome.",
+    "Summarize the water cycle in a few sentences.",
+    "What is the difference between weather and climate?",
+    "Describe how bread is made, step by step.",
+    "Why is the sky blue?",
+    "Write a polite email that asks to move a meeting to Thursday.",
+    "What should I look for when I buy a used car?",
+    "Explain supply and demand with an example.",
+    "List three advantages and three disadvantages of remote work.",
+    "How do vaccines work?",
+    "What makes a good friend?",
+)
+
+
+def load_corpus(name: str) -> str:
+    """A corpus by name: "shipped", "stdlib-train", "stdlib-valid", "full-train" or "full-valid".
+
+    Documents end in `END`. Raises ValueError for another name or a damaged shipped slice, and
+    FileNotFoundError, with the command that builds it, if the full corpus was not built here.
+    """
+    if name == "shipped":
+        return lzma.decompress(read_asset("corpus.txt.xz")).decode()
+    kind, _, part = name.partition("-")
+    if kind not in ("stdlib", "full") or part not in ("train", "valid"):
+        raise ValueError(
+            f"unknown corpus {name!r}; choose shipped, stdlib-train, stdlib-valid, full-train or full-valid"
+        )
+    if kind == "stdlib":
+        return _stdlib()[part]
+    path = cache_dir() / "corpus" / f"{part}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there; build it with `python -m minilab.speculative.corpus "
+            f"{path.parent}` (on Debian, about ten minutes), or use corpus 'stdlib'"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache  # parsing takes some seconds
+def _stdlib() -> dict[str, str]:
+    from minilab.speculative.corpus import is_validation, stdlib_documents
+
+    texts = {"train": "", "valid": ""}
+    for document in stdlib_documents():
+        if document.blocks:
+            part = "valid" if is_validation(document, share=0.1) else "train"
+            texts[part] += "\n\n".join(document.blocks) + f"\n{END}\n"
+    return texts
+
+
+def read_asset(name: str) -> bytes:
+    """The bytes of a file in assets/speculative, once they match the hash on its card.
+
+    Raises ValueError if they do not.
+    """
+    path = asset_path(f"speculative/{name}")
+    data = path.read_bytes()
+    card = json.loads(path.with_name(f"{name.split('.')[0]}.card.json").read_text(encoding="utf-8"))
+    if hashlib.sha256(data).hexdigest() != card["sha256"]:
+        raise ValueError(
+            f"{path} is corrupted or truncated: {len(data)} bytes that do not match its card "
+            f"({card['bytes']} bytes, sha256 {card['sha256']}). Restore it with `git checkout -- "
+            f"assets/speculative/{name}` in a clone, or by installing minilab again"
+        )
+    return data
+
+
+def documents(text: str) -> list[str]:
+    """The documents of a corpus, without the separator."""
+    return [d for part in text.split(END) if (d := part.strip("\n"))]
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level byte-pair tokenizer: any text can be encoded, and decoding gives it back."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END],
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def load_tokenizer() -> Tokenizer:
+    """The tokenizer of the shipped pair: 4,096 tokens, trained on the full corpus."""
+    return Tokenizer.from_str(read_asset("tokenizer.json").decode())
+
+
+def token_stream(text: str, tokenizer: Tokenizer) -> Int[Tensor, "n"]:
+    """All documents of a corpus as one row of token ids, each behind the separator's id 0."""
+    ids = [0]
+    for encoding in tokenizer.encode_batch_fast(documents(text), add_special_tokens=False):
+        ids += encoding.ids
+        ids.append(0)
+    return torch.tensor(ids, dtype=torch.int32)
+
+
+def prompts(n: int, *, words: int = 24, seed: int = 0) -> list[str]:
+    """Beginnings of paragraphs from the shipped text, each cut after some words.
+
+    A reader can compare a continuation with the page. Deterministic for a seed.
+    Raises ValueError if the text has too few paragraphs.
+    """
+    found = [
+        p
+        for d in documents(load_corpus("shipped"))
+        for p in d.split("\n\n")
+        if len(p.split()) >= 2 * words and p[0].isupper() and "\n" not in p
+    ]
+    if n > len(found):
+        raise ValueError(f"the shipped text has {len(found)} paragraphs to cut prompts from, not {n}")
+    chosen = random.Random(seed).sample(found, n)
+    return [" ".join(p.split()[:words]) for p in chosen]

@@ -1,0 +1,206 @@
+"""The experiments of chapter 1. Presets stand above each; results are plain numbers for `figures.py`."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from minilab.core.device import pick_device, seed_everything
+from minilab.core.records import Experiment, Record
+from minilab.core.timing import interleaved, spread, times
+from minilab.speculative import data, recipes, theory
+from minilab.speculative.decoding import autoregressive, collect, speculative
+from minilab.speculative.pairs import Pair, load_pair
+from minilab.speculative.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class BandwidthPreset:
+    name: str
+    widths: tuple[int, ...]  # tokens in one pass
+    repeats: int
+    prefix: int = 128  # tokens already in the cache
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+BANDWIDTH = {
+    "cpu": BandwidthPreset("cpu", widths=(1, 2, 4, 8, 16, 32, 64, 128), repeats=7, device="cpu"),
+    "gpu": BandwidthPreset("gpu", widths=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), repeats=50, device="cuda"),
+}
+
+
+def bandwidth(preset: BandwidthPreset) -> Record:
+    """Why one token costs as much as eight: the time of one target pass against the tokens in it."""
+    started = time.perf_counter()
+    device = pick_device(preset.device)
+    seed_everything(preset.seed)
+    pair = _load(preset.pair, device)
+    curves = {}
+    for role, model in (("target", pair.target), ("draft", pair.draft)):
+        cache = model.new_cache(1, preset.prefix + max(preset.widths))
+        tokens = torch.randint(model.vocab_size, (1, preset.prefix + max(preset.widths)), device=device)
+        with torch.inference_mode():
+            model(tokens[:, : preset.prefix], cache=cache)
+
+            def one_pass(width: int, model=model, cache=cache, tokens=tokens) -> None:
+                cache.rollback(preset.prefix)
+                model(tokens[:, :width], cache=cache)
+
+            found = interleaved({str(w): (lambda w=w, f=one_pass: f(w)) for w in preset.widths},
+                                repeats=preset.repeats, warmup=2, device=device)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        curves[role] = {"seconds": {w: spread(t) for w, t in found.items()}, "weight_bytes": weights,
+                        "parameters": model.num_parameters()}
+    results = {"widths": list(preset.widths), "curves": curves, "read_bytes_per_s": read_bandwidth(device),
+               "flops_per_s": product_rate(device)}
+    return Record.new(experiment="speculative/bandwidth", preset=preset, results=results, started=started)
+
+
+def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
+    """Bytes a second that summing a large float32 vector reads: the ceiling for a pass over one token."""
+    x = torch.rand(size // 4, device=device)
+    return size / min(times(lambda: x.sum(), repeats=5, device=device))
+
+
+def product_rate(device: torch.device, size: int = 1024) -> float:
+    """Floating-point operations a second of a square float32 product: the ceiling for a pass over many."""
+    a = torch.rand(size, size, device=device)
+    return 2 * size**3 / min(times(lambda: a @ a, repeats=5, device=device))
+
+
+@dataclass(frozen=True)
+class AcceptancePreset:
+    name: str
+    prompts: int
+    new_tokens: int
+    K: int = 6
+    temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+ACCEPTANCE = {
+    "cpu": AcceptancePreset("cpu", prompts=8, new_tokens=64, device="cpu"),
+    "gpu": AcceptancePreset("gpu", prompts=128, new_tokens=128, temperatures=(0.0, 0.3, 0.5, 0.7, 1.0), device="cuda"),
+}
+
+
+def acceptance(preset: AcceptancePreset) -> Record:
+    """How many draft tokens a round accepts, against the law that a constant acceptance rate predicts."""
+    started = time.perf_counter()
+    device = pick_device(preset.device)
+    pair = _load(preset.pair, device)
+    prompts = _prompts(pair, preset.prompts)
+    curves = {}
+    for temperature in preset.temperatures:
+        run = pair.generate(prompts, K=preset.K, max_new_tokens=preset.new_tokens, seed=preset.seed,
+                            sampling=Sampling(temperature=temperature))
+        whole = [k for r in run.rounds if r.drafted == preset.K for k in r.accepted]
+        counts = [whole.count(k) for k in range(preset.K + 1)]
+        tested = [sum(counts[i:]) for i in range(preset.K)]  # rounds that reached draft token i + 1
+        alpha = run.acceptance_rate
+        curves[str(temperature)] = {
+            "acceptance_rate": alpha, "tokens_per_round": sum(k + 1 for k in whole) / len(whole), "counts": counts,
+            "rate_by_position": [sum(counts[i + 1 :]) / n if n else None for i, n in enumerate(tested)],
+            "predicted_tokens_per_round": theory.expected_tokens(alpha, preset.K),
+            "predicted_pmf": theory.accepted_pmf(alpha, preset.K).tolist(),
+        }
+    return Record.new(experiment="speculative/acceptance", preset=preset, results={"K": preset.K, "curves": curves},
+                      started=started)
+
+
+@dataclass(frozen=True)
+class SpeedPreset:
+    name: str
+    lookaheads: tuple[int, ...]
+    prompts: int
+    new_tokens: int
+    repeats: int
+    temperature: float = 0.0
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+SPEED = {
+    "cpu": SpeedPreset("cpu", lookaheads=(1, 2, 3, 4, 6, 8), prompts=2, new_tokens=48, repeats=3, device="cpu"),
+    "gpu": SpeedPreset("gpu", lookaheads=(1, 2, 3, 4, 6, 8, 12), prompts=3, new_tokens=96, repeats=3, device="cuda"),
+}
+
+
+def speed(preset: SpeedPreset) -> Record:
+    """Tokens per second against the lookahead K, beside what acceptance and the models' times predict."""
+    started = time.perf_counter()
+    device = pick_device(preset.device)
+    pair = _load(preset.pair, device)
+    prompts = [pair.encode(p) for p in _prompts(pair, preset.prompts)]
+    options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(temperature=preset.temperature))
+
+    def decode(K: int | None):
+        generator = torch.Generator(device).manual_seed(preset.seed)
+        runs = [collect(autoregressive(pair.target, [p], generator=generator, **options) if K is None else
+                        speculative(pair.target, pair.draft, [p], K=K, generator=generator, **options), 1)
+                for p in prompts]  # one at a time: batch 1 is where speculation lives
+        return runs
+
+    seconds = interleaved({str(K): (lambda K=K: decode(K)) for K in (None, *preset.lookaheads)},
+                          repeats=preset.repeats, device=device)
+    total = preset.prompts * preset.new_tokens
+    plain = spread(seconds.pop("None"))
+    cost = pass_costs(pair, preset.lookaheads, device)
+    curve = []
+    for K in preset.lookaheads:
+        runs = decode(K)
+        rounds = [r for run in runs for r in run.rounds]
+        per_round = total / len(rounds)
+        measured = [plain["median"] / s for s in seconds[str(K)]]
+        curve.append({
+            "K": K, "tokens_per_s": total / spread(seconds[str(K)])["median"], "speedup": spread(measured),
+            "tokens_per_round": per_round,
+            "predicted_speedup": per_round / (K * cost["draft"] + cost["verify"][str(K)]),
+            "predicted_speedup_free_verify": per_round / (K * cost["draft"] + 1)})
+    results = {"autoregressive_tokens_per_s": total / plain["median"], "curve": curve, "cost": cost}
+    return Record.new(experiment="speculative/speed", preset=preset, results=results, started=started)
+
+
+@torch.inference_mode()
+def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *, prefix: int = 96, repeats: int = 9
+               ) -> dict:
+    """The theory's constants in units of one target step: a draft step, and a pass over K + 1 tokens."""
+    caches = {}
+    for role, model in (("target", pair.target), ("draft", pair.draft)):
+        caches[role] = model.new_cache(1, prefix + max(lookaheads) + 1)
+        model(torch.zeros(1, prefix, dtype=torch.long, device=device), cache=caches[role])
+
+    def one_pass(role: str, width: int) -> None:
+        model = pair.target if role == "target" else pair.draft
+        caches[role].rollback(prefix)
+        model(torch.zeros(1, width, dtype=torch.long, device=device), cache=caches[role])
+
+    found = interleaved({"step": lambda: one_pass("target", 1), "draft": lambda: one_pass("draft", 1),
+                         **{str(K): (lambda K=K: one_pass("target", K + 1)) for K in lookaheads}},
+                        repeats=repeats, warmup=2, device=device)
+    median = {name: spread(t)["median"] for name, t in found.items()}
+    step = median.pop("step")
+    return {"target_step_s": step, "draft": median.pop("draft") / step, "verify": {K: t / step for K, t in median.items()}}
+
+
+def _load(name: str, device: torch.device) -> Pair:
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return load_pair(name, dtype=torch.bfloat16 if half else torch.float32, device=device)
+
+
+def _prompts(pair: Pair, n: int) -> list[str]:
+    return [data.QUESTIONS[i % len(data.QUESTIONS)] for i in range(n)] if pair.chat else data.prompts(n)
+
+
+EXPERIMENTS = {
+    "bandwidth": Experiment(bandwidth, BANDWIDTH),
+    "acceptance": Experiment(acceptance, ACCEPTANCE),
+    "speed": Experiment(speed, SPEED),
+    "pair": Experiment(recipes.pair, recipes.PAIR),
+    "smollm_draft": Experiment(recipes.smollm_draft, recipes.SMOL_DRAFT),
+}

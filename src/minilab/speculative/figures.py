@@ -1,0 +1,93 @@
+"""The figures of chapter 1: each takes a record (or two distributions) and returns a matplotlib figure."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from minilab.core.records import Record
+from minilab.core.style import PALETTE, figure
+from minilab.speculative import theory
+
+
+def bandwidth(record: Record) -> Figure:
+    """Time of one pass against its tokens, over the two floors: reading the weights, doing the arithmetic."""
+    widths = np.array(record.results["widths"])
+    fig, ax = figure()
+    for color, role in ((PALETTE.blue, "target"), (PALETTE.orange, "draft")):  # a file's keys are sorted
+        curve = record.results["curves"][role]
+        times = [curve["seconds"][str(w)] for w in widths]
+        middle = np.array([t["median"] for t in times]) * 1e3
+        error = np.abs([[t[end] * 1e3 - m for t, m in zip(times, middle, strict=True)] for end in ("low", "high")])
+        ax.errorbar(widths, middle, yerr=error, marker="o", color=color, label=f"{role}, measured", capsize=2)
+        memory = curve["weight_bytes"] / record.results["read_bytes_per_s"] * 1e3
+        arithmetic = 2 * curve["parameters"] * widths / record.results["flops_per_s"] * 1e3
+        ax.plot(widths, np.maximum(memory, arithmetic), "--", color=color, label=f"{role}, floor", linewidth=1.2)
+    ax.set(xscale="log", yscale="log", xlabel="tokens in one pass", ylabel="time of the pass (ms)")
+    ax.set_xticks(widths, [str(w) for w in widths])
+    ax.minorticks_off()
+    ax.legend(ncols=2)
+    return fig
+
+
+def overlap(p, q, names: list[str] | None = None) -> Figure:
+    """Target p and draft q over a few tokens: what is accepted, what is rejected, where the residual lies."""
+    p, q = np.asarray(p, dtype=float), np.asarray(q, dtype=float)
+    x, both = np.arange(len(p)), np.minimum(p, q)
+    fig, ax = figure(height=3.2)
+    ax.bar(x, both, 0.62, color=PALETTE.blue, label=f"accepted: min(p, q), {both.sum():.2f} in all")
+    ax.bar(x, np.maximum(p - q, 0), 0.62, bottom=both, color=PALETTE.green, hatch="//",
+           label="residual: p - q, drawn after a rejection")
+    ax.bar(x, np.maximum(q - p, 0), 0.62, bottom=both, facecolor="none", edgecolor=PALETTE.orange, linestyle="--",
+           linewidth=1.4, label="rejected: q - p")
+    ax.set_xticks(x, names or [str(i) for i in x])
+    ax.set(xlabel="token", ylabel="probability")
+    ax.legend()
+    return fig
+
+
+def accepted_counts(record: Record) -> Figure:
+    """Share of rounds that accept exactly k draft tokens, beside the law of a constant acceptance rate."""
+    curves, K = record.results["curves"], record.results["K"]
+    shown = {t: curves[t] for t in (min(curves, key=float), max(curves, key=float))}
+    fig, axes = figure(1, len(shown), height=3.2, sharey=True, squeeze=False)
+    axes = axes[0]
+    for ax, (temperature, curve) in zip(axes, shown.items(), strict=True):
+        counts = np.array(curve["counts"])
+        ax.bar(np.arange(K + 1), counts / counts.sum(), 0.7, color=PALETTE.blue, label="measured")
+        ax.plot(np.arange(K + 1), curve["predicted_pmf"], "o--", color=PALETTE.orange,
+                label=rf"constant $\alpha$ = {curve['acceptance_rate']:.2f}")
+        ax.set(title=f"temperature {float(temperature):g}", xlabel="draft tokens accepted in a round",
+               xticks=range(K + 1))
+        ax.legend()
+    axes[0].set_ylabel("share of rounds")
+    return fig
+
+
+def speed(record: Record) -> Figure:
+    """Measured speed-up over autoregressive decoding against K, beside two predictions."""
+    curve = record.results["curve"]
+    K = [point["K"] for point in curve]
+    middle = np.array([point["speedup"]["median"] for point in curve])
+    error = np.abs([[point["speedup"][end] - m for point, m in zip(curve, middle, strict=True)]
+                    for end in ("low", "high")])
+    fig, ax = figure()
+    ax.axhline(1, color=PALETTE.pink, linewidth=1, label="autoregressive")
+    ax.plot(K, [point["predicted_speedup_free_verify"] for point in curve], ":", color=PALETTE.orange,
+            label="theory, verification costs one step")
+    ax.plot(K, [point["predicted_speedup"] for point in curve], "--", color=PALETTE.orange,
+            label="theory, with the measured cost of verification")
+    ax.errorbar(K, middle, yerr=error, marker="o", color=PALETTE.blue, capsize=2, label="measured")
+    ax.set(xlabel="lookahead K (draft tokens a round)", ylabel="speed-up", xticks=K, ylim=(0, None))
+    ax.legend()
+    return fig
+
+
+def tokens_per_round(alphas: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9), longest: int = 16) -> Figure:
+    """Expected tokens a round against K: why a long lookahead stops paying."""
+    K = np.arange(longest + 1)
+    fig, ax = figure(height=3.2)
+    for alpha, color in zip(alphas, PALETTE, strict=False):
+        ax.plot(K, theory.expected_tokens(alpha, K), "o-", markersize=3, color=color, label=rf"$\alpha$ = {alpha}")
+        ax.axhline(1 / (1 - alpha), color=color, linestyle=":", linewidth=1)
+    ax.set(xlabel="lookahead K", ylabel="expected tokens a round", ylim=(0, None))
+    ax.legend(loc="upper left")
+    return fig
