@@ -1,0 +1,556 @@
+"""The lab mechanism, and lab 1 through it: nothing leaks, right answers earn all, wrong ones a part.
+
+The wrong answers run in this process against the notebook's own tests. What needs Otter shares one build and
+one graded folder.
+"""
+
+import ast
+import contextlib
+import csv
+import io
+import re
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from minilab import grading
+from minilab.grading import reports, student, submissions
+
+nbformat = pytest.importorskip("nbformat")
+ROOT = Path(__file__).resolve().parents[1]
+LAB = ROOT / "labs" / "01-speculative-decoding.ipynb"
+POINTS = {"q1": 2, "q2": 2, "q3": 4, "q4": 3, "q5a": 3, "q5b": 3}
+SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION\n?", re.DOTALL | re.MULTILINE)
+
+
+# ------------------------------------------------------------------------------------- reading the lab
+
+
+class Lab:
+    """An instructor notebook taken apart along its markers, without Otter."""
+
+    def __init__(self, path: Path) -> None:
+        self.public: list[str] = []  # cells that students see as they are
+        self.solutions: dict[str, str] = {}  # question -> solution cell
+        self.tests: dict[str, dict[str, tuple[str, bool]]] = {}  # question -> test -> (source, hidden)
+        question = block = ""
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "raw":
+                marker = re.match(r"# (BEGIN|END) (\w+)", cell.source)
+                if marker and marker[2] != "QUESTION":
+                    block = marker[2] if marker[1] == "BEGIN" else ""
+                elif marker and marker[1] == "BEGIN":
+                    question = re.search(r"^name: (\w+)$", cell.source, re.M)[1]
+            elif block == "SOLUTION":
+                self.solutions[question] = cell.source
+            elif block == "TESTS":
+                name = re.search(r"^def (test_\w+)", cell.source, re.M)[1]
+                known = self.tests.setdefault(question, {})
+                assert name not in known, f"{question} has two tests called {name}: Otter keeps only the last"
+                known[name] = (cell.source, "hidden: true" in cell.source)
+            elif cell.cell_type == "code":
+                self.public.append(cell.source)
+
+    def namespace(self) -> dict:
+        """The lab's variables after all cells but the tests have run, solutions included."""
+        env: dict = {}
+        cells = nbformat.read(LAB, as_version=4).cells
+        with contextlib.redirect_stdout(io.StringIO()):
+            for cell in cells:
+                if cell.cell_type == "code" and "BEGIN TEST CONFIG" not in cell.source:
+                    exec(cell.source, env)
+        return env
+
+    def failing(self, question: str, env: dict) -> set[str]:
+        """The tests of a question that fail in these variables, each called as Otter calls it."""
+        failed = set()
+        for name, (source, _) in self.tests[question].items():
+            alone: dict = {}  # Otter gives a test no name but its parameters
+            exec(source.rsplit(f"\n\n{name}(", 1)[0], alone)
+            parameters = alone[name].__code__.co_varnames[: alone[name].__code__.co_argcount]
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    alone[name](*(env.get(parameter) for parameter in parameters))
+            except Exception:
+                failed.add(name)
+        return failed
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return Lab(LAB)
+
+
+@pytest.fixture(scope="module")
+def solved(lab) -> dict:
+    return lab.namespace()
+
+
+def test_each_question_has_visible_and_hidden_tests_worth_its_points(lab):
+    assert {name: len(tests) for name, tests in lab.tests.items()} == POINTS
+    for name, tests in lab.tests.items():
+        assert {hidden for _, hidden in tests.values()} == {True, False}, name
+
+
+def test_solutions_pass_and_stubs_fail_every_test(lab, solved):
+    for question in POINTS:
+        assert lab.failing(question, solved) == set()
+        stub = SOLUTION.sub(r"\1...\n", lab.solutions[question])
+        assert "SOLUTION" not in stub and stub != lab.solutions[question]
+        assert failing_with(lab, solved, question, stub) == set(lab.tests[question])
+
+
+def failing_with(lab: Lab, env: dict, question: str, answer: str) -> set[str]:
+    """The tests of a question that fail when `answer` runs in place of the solution."""
+    exec(textwrap.dedent(answer), env)
+    try:
+        return lab.failing(question, env)
+    finally:
+        exec(lab.solutions[question], env)
+
+
+WORKED, ZEROS = "test_worked_example", "test_zeros_and_batches"
+MASS, SAME = "test_kept_and_repaired_mass_add_up_to_the_target", "test_identical_rows_inside_a_batch"
+HAND, LAW = "test_rounds_followed_by_hand", "test_two_guesses_leave_the_law_of_three_tokens_as_it_was"
+LENGTHS, PERFECT = "test_other_lengths_of_draft", "test_a_perfect_draft_is_never_rejected"
+VALUES, BEST, EXTREMES = "test_worked_values", "test_best_number_of_guesses", "test_extremes"
+CAUGHT, ALONE = "test_the_suspect_is_caught_and_the_innocent_goes_free", "test_each_bug_is_caught_alone"
+RARE = "test_rarer_bugs_are_caught"
+GREEDY, AWKWARD, SAVES = "test_equals_greedy_decoding", "test_awkward_sizes", "test_a_good_draft_saves_passes"
+BEST_OF = "def best_k(a, c, k_max=32): return max({}, key=lambda K: speedup(a, K, c))"
+
+# What a student might well write: (question, what is wrong, the answer, the tests that must fail).
+WRONG_ANSWERS = [
+    ("q1", "ratio upside down", "def accept_prob(p, q): return (q / p).clamp(max=1)", {WORKED, ZEROS}),
+    ("q1", "0/0 is NaN", "def accept_prob(p, q): return (p / q).clamp(max=1)", {ZEROS}),
+    ("q1", "no cap at 1", "def accept_prob(p, q): return p / q", {WORKED, ZEROS}),
+    ("q1", "overlap over the whole batch", "def overlap(p, q): return torch.minimum(p, q).sum()", {ZEROS}),
+    ("q1", "mean, not expectation", "def overlap(p, q): return accept_prob(p, q).mean(-1)", {WORKED, ZEROS}),
+    ("q1", "half forgotten", "def overlap(p, q): return 1 - (p - q).abs().sum(-1)", {WORKED, ZEROS}),
+    ("q2", "p in place of the residual", "def residual(p, q): return p", {MASS, SAME}),
+    ("q2", "absolute difference", """
+        def residual(p, q):
+            r = (p - q).abs()
+            return r / r.sum(-1, keepdim=True)
+        """, {MASS, SAME}),
+    ("q2", "NaN where p = q", """
+        def residual(p, q):
+            r = (p - q).clamp(min=0)
+            return r / r.sum(-1, keepdim=True)
+        """, {SAME}),
+    ("q2", "zeros where p = q", """
+        def residual(p, q):
+            r = (p - q).clamp(min=0)
+            return r / r.sum(-1, keepdim=True).clamp(min=1e-9)
+        """, {SAME}),
+    ("q2", "one row decides for the batch", """
+        def residual(p, q):
+            r = (p - q).clamp(min=0)
+            mass = r.sum(-1, keepdim=True)
+            return p if mass.min() == 0 else r / mass
+        """, {SAME}),
+    ("q2", "a small shortfall taken for none", """
+        def residual(p, q):
+            r = (p - q).clamp(min=0)
+            mass = r.sum(-1, keepdim=True)
+            return torch.where(mass > 1e-4, r / mass, p)
+        """, {SAME}),
+    ("q3", "accepts after a rejection", """
+        def one_round(draft, p, q, u):
+            kept = [t for i, t in enumerate(draft) if u[i] < accept_prob(p[i], q[i])[t]]
+            if len(kept) == len(draft):
+                return [*kept, pick(p[-1], u[-1])]
+            return [*kept, pick(residual(p[len(kept)], q[len(kept)]), u[-1])]
+        """, {HAND, LAW, LENGTHS}),
+    ("q3", "p in place of the residual", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(p[i], u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {HAND, LAW, LENGTHS}),
+    ("q3", "no bonus token", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
+            return list(draft)
+        """, {HAND, LENGTHS, PERFECT}),  # the law is right all the same: a bonus is speed, not correctness
+    ("q3", "bonus from the row before", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
+            return [*draft, pick(p[len(draft) - 1], u[-1])]
+        """, {HAND, LAW, LENGTHS}),
+    ("q3", "rejected token stays", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i + 1], pick(residual(p[i], q[i]), u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {HAND, LAW, LENGTHS}),
+    ("q3", "residual of the next row", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i + 1], q[i]), u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {LAW, LENGTHS}),
+    ("q3", "one random number for all guesses", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[0] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {HAND, LAW, LENGTHS}),
+    ("q3", "accept with p, not p / q", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= p[i][t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {HAND, LAW, LENGTHS, PERFECT}),
+    ("q4", "bonus token not counted", "def expected_tokens(alpha, K): return sum(alpha**i for i in range(K))",
+     {VALUES, BEST, EXTREMES}),
+    ("q4", "0/0 at alpha = 1", "def expected_tokens(a, K): return (1 - a ** (K + 1)) / (1 - a)", {EXTREMES}),
+    ("q4", "the target's pass is free", "def speedup(a, K, c): return expected_tokens(a, K) / max(K * c, c)",
+     {VALUES, BEST, EXTREMES}),
+    ("q4", "K + 1 draft steps", "def speedup(a, K, c): return expected_tokens(a, K) / (1 + (K + 1) * c)",
+     {VALUES, BEST, EXTREMES}),
+    ("q4", "K = 0 not tried", BEST_OF.format("range(1, k_max + 1)"), {EXTREMES}),
+    ("q4", "k_max not tried", BEST_OF.format("range(k_max)"), {EXTREMES}),
+    ("q4", "last of the ties", BEST_OF.format("range(k_max, -1, -1)"), {EXTREMES}),
+    ("q4", "most tokens, not most speed", "def best_k(a, c, k_max=32): return k_max", {BEST, EXTREMES}),
+    ("q5a", "everyone is guilty", "def catches(decode): return True", {CAUGHT, ALONE, RARE}),
+    ("q5a", "nobody is", "def catches(decode): return False", {CAUGHT, ALONE, RARE}),
+    ("q5a", "K = 1 only", """
+        def catches(decode):
+            return any(decode(*toy_pair(s), [1, 2], 20, 1) != greedy(toy_pair(s)[0], [1, 2], 20)
+                       for s in range(9))
+        """, {ALONE, RARE}),
+    ("q5a", "short texts only", """
+        def catches(decode):
+            return any(decode(*toy_pair(s), [1, 2], 4, K) != greedy(toy_pair(s)[0], [1, 2], 4)
+                       for s in range(9) for K in (1, 3))
+        """, {RARE}),
+    ("q5a", "lengths not compared", """
+        def catches(decode):
+            return any(decode(*toy_pair(s), [1, 2], 20, K)[:22] != greedy(toy_pair(s)[0], [1, 2], 20)
+                       for s in range(9) for K in (1, 2, 4))
+        """, {RARE}),
+]  # fmt: skip
+
+MENDED = """
+    def mended(target, draft, prompt, n, K):
+        out = list(prompt)
+        for model in (target, draft):
+            model.rollback(0)
+            model.forward(out[:-1])
+        while len(out) < len(prompt) + n:
+            chain = [out[-1]]
+            for _ in range(K):
+                chain.append(int(draft.forward(chain[-1:])[-1].argmax()))
+            draft.forward(chain[-1:])
+            best = target.forward(chain).argmax(-1).tolist()
+            agree = [a == b for a, b in zip(chain[1:], best)]
+            kept = [*agree, False].index(False)
+            out += best[: kept + 1]
+            for model in (target, draft):
+                model.rollback(len(out) - 1)
+        return out[: len(prompt) + n]
+    """
+WRONG_ANSWERS += [
+    ("q5b", what, MENDED.replace(*change), failing)
+    for what, change, failing in [
+        ("accepts after a rejection", ("[*agree, False].index(False)", "sum(agree)"), {GREEDY, AWKWARD}),
+        ("one stale entry", ("rollback(len(out) - 1)", "rollback(len(out))"), {GREEDY, AWKWARD}),
+        ("one entry lost", ("rollback(len(out) - 1)", "rollback(len(out) - 2)"), {GREEDY, AWKWARD}),
+        ("no roll-back", ("model.rollback(len(out) - 1)", "pass"), {GREEDY, AWKWARD}),
+        ("nothing is ever kept", ("[*agree, False].index(False)", "0"), {SAVES}),
+        ("last guess not read", ("            draft.forward(chain[-1:])\n", ""), {SAVES}),
+        ("too many tokens", ("return out[: len(prompt) + n]", "return out"), {GREEDY, AWKWARD}),
+    ]
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_ANSWERS, ids=lambda wrong: f"{wrong[0]}: {wrong[1]}")
+def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
+    question, _, answer, expected = wrong
+    assert failing_with(lab, solved, question, answer) == expected
+
+
+def test_the_frame_of_the_wrong_decoders_is_right_without_its_change(lab, solved):
+    assert failing_with(lab, solved, "q5b", MENDED) == set()
+
+
+# ------------------------------------------------------------------------------------- through Otter
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory) -> Path:
+    """Lab 1 as `minilab assign` makes it (`graded` shows that its solutions earn full marks)."""
+    pytest.importorskip("otter")
+    return grading.assign(LAB, tmp_path_factory.mktemp("labs"), run_tests=False)
+
+
+def lines_that_matter(source: str) -> set[str]:
+    """Lines long enough to give something away, without spaces and quotes: Otter rewrites both."""
+    return {line for line in map(plain, source.splitlines()) if len(line) >= 16}
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[\s\"'()]", "", text)
+
+
+def secrets(lab: Lab) -> dict[str, set[str]]:
+    """What no student file may hold: lines of solutions and hidden tests that no public cell has."""
+    visible = [source for tests in lab.tests.values() for source, hidden in tests.values() if not hidden]
+    public = plain("\n".join(lab.public + visible))
+    found = {}
+    for question, cell in lab.solutions.items():
+        body = "".join(match[2] for match in SOLUTION.finditer(cell)) or cell  # a written one is all secret
+        found[f"solution of {question}"] = {line for line in lines_that_matter(body) if line not in public}
+    for question, tests in lab.tests.items():
+        for name, (source, hidden) in tests.items():
+            if hidden:
+                lines = lines_that_matter(source) | lines_that_matter(ast.unparse(ast.parse(source)))
+                found[f"{name} of {question}"] = {line for line in lines if line not in public}
+    return found
+
+
+def leaks(secret: dict[str, set[str]], text: str) -> set[str]:
+    text = plain(text)
+    return {owner for owner, lines in secret.items() if any(line in text for line in lines)}
+
+
+@pytest.mark.slow
+def test_no_solution_and_no_hidden_test_reaches_the_student(build, lab):
+    secret = secrets(lab)
+    assert all(secret.values()), "a solution or hidden test without a line of its own cannot be guarded"
+    handed_out = [file for file in (build / "student").rglob("*") if file.is_file()]
+    assert {file.name for file in handed_out} == {LAB.name, *(f"{question}.py" for question in POINTS)}
+    for file in handed_out:
+        text = file.read_text(encoding="utf-8")
+        assert leaks(secret, text.replace("\\n", "\n").replace('\\"', '"')) == set(), file.name
+        assert "hidden=True" not in text and "SOLUTION" not in text
+    cells = nbformat.read(build / "student" / LAB.name, as_version=4).cells
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    master = "\n".join(cell.source for cell in nbformat.read(LAB, as_version=4).cells)
+    assert leaks(secret, master) == set(secret), "the guard must see what it guards against"
+
+
+@pytest.mark.slow
+def test_the_student_notebook_works_alone(build, solved, tmp_path, monkeypatch, capsys):
+    """Opened from a badge there is only the notebook: it opens Colab, installs, and writes its own tests."""
+    badge, install, tests = nbformat.read(build / "student" / LAB.name, as_version=4).cells[:3]
+    repository = student._repository(LAB)
+    address = "https://colab.research.google.com/github" + repository["url"].removeprefix(
+        "https://github.com"
+    )
+    assert f"({address}/blob/labs/{LAB.stem}/{LAB.name})" in badge.source
+    assert f"minilab@git+{repository['url']}@{repository['branch']}" in install.source
+    monkeypatch.chdir(tmp_path)
+    exec(install.source, {})  # all is here, so it must not even look for pip
+
+    env = dict(solved)
+    exec(tests.source, env)
+    assert {file.stem for file in Path("tests").glob("*.py")} == set(POINTS)
+    assert Path("tests/q1.py").read_text() == (build / "student/tests/q1.py").read_text().strip() + "\n"
+    for question in POINTS:
+        result = env["grader"].check(question, global_env=env)
+        assert result.passed_all and result.all_public and result.test_cases
+    Path("tests/q1.py").write_text("kept")
+    exec(tests.source, env)  # while grading, the full tests lie here
+    assert Path("tests/q1.py").read_text() == "kept"
+
+
+def answer(cell: str) -> str:
+    """A submission with one cell."""
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)]))
+
+
+@pytest.fixture(scope="session")
+def graded(build, tmp_path_factory) -> Path:
+    """One folder as a course gets it: solved, untouched, and three that go wrong, each in its own way."""
+    inbox, out = tmp_path_factory.mktemp("inbox"), tmp_path_factory.mktemp("graded")
+    handout = (build / "student" / LAB.name).read_text(encoding="utf-8")
+    nested = inbox / "as an LMS nests them"
+    nested.mkdir()
+    (nested / "ada.ipynb").write_bytes((build / "autograder" / LAB.name).read_bytes())
+    elsewhere = handout.replace('"name": "python3"', '"name": "conda-env-of-mine"')
+    assert elsewhere != handout
+    (inbox / "untouched.ipynb").write_text(elsewhere, encoding="utf-8")
+    (inbox / "crash.ipynb").write_text(answer("import os\nos._exit(1)"))
+    (inbox / "truncated.ipynb").write_text(handout[: len(handout) // 2], encoding="utf-8")
+    free = (
+        "from otter.test_files import test_case\nOK_FORMAT = False\nname = {0!r}\n"
+        "@test_case(points=9)\ndef test_nothing(): pass\n"
+    )
+    forge = f"for f in Path('tests').glob('*.py'): f.write_text({free!r}.format(f.stem))"
+    (inbox / "forged.ipynb").write_text(answer(f"from pathlib import Path\n{forge}"))
+    grading.grade(inbox, build / "autograder" / student.AUTOGRADER, out, jobs=2, timeout=300.0)
+    return out
+
+
+@pytest.fixture(scope="session")
+def rows(graded) -> dict[str, dict[str, str]]:
+    with open(graded / "scores.csv", newline="", encoding="utf-8") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def points_of(row: dict[str, str]) -> dict[str, float]:
+    return {question: float(row[question]) for question in POINTS}
+
+
+@pytest.mark.slow
+def test_the_instructors_solutions_earn_full_marks(rows):
+    row = rows["as an LMS nests them/ada.ipynb"]
+    assert points_of(row) == POINTS and row["error"] == ""
+    assert row["total"] == row["possible"] == "17"
+
+
+@pytest.mark.slow
+def test_the_untouched_notebook_earns_nothing(rows):
+    """Its cells raise, and its kernel's name exists only on the student's machine: neither is an error."""
+    assert points_of(rows["untouched.ipynb"]) == dict.fromkeys(POINTS, 0)
+    assert rows["untouched.ipynb"]["error"] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "reason"), [
+    ("crash.ipynb", "the kernel died"),
+    ("truncated.ipynb", "not a readable notebook"),
+    ("forged.ipynb", "the tests that ran are not the autograder's"),
+])  # fmt: skip
+def test_a_submission_that_cannot_be_graded_gets_zero_and_the_reason(rows, graded, file, reason):
+    assert rows[file]["total"] == "0" and rows[file]["error"].startswith(reason)
+    assert reason in (graded / "feedback" / file).with_suffix(".md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_feedback_explains_visible_tests_and_only_names_hidden_ones(graded, rows, lab):
+    assert len(list((graded / "feedback").rglob("*.md"))) == len(rows) == 5
+    page = (graded / "feedback" / "untouched.md").read_text(encoding="utf-8")
+    assert "## q1: 0 of 2" in page and "test **worked example**: failed (1 point)" in page
+    assert "Hint: The ratio is target over draft" in page and "TypeError" in page
+    assert "hidden test **zeros and batches**: failed" in page
+    hidden = {owner: lines for owner, lines in secrets(lab).items() if owner.startswith("test_")}
+    for file in (graded / "feedback").rglob("*.md"):
+        assert leaks(hidden, file.read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.slow
+def test_an_endless_loop_is_stopped_with_all_its_processes(build, tmp_path):
+    import psutil
+
+    started, bundle = tmp_path / "started", build / "autograder" / student.AUTOGRADER
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import otter"], check=True)
+    limit = max(15.0, 4 * (time.perf_counter() - begin))  # Otter loads twice before the first cell runs
+    (tmp_path / "loop.ipynb").write_text(answer(f"open({str(started)!r}, 'w').close()\nwhile True: pass"))
+    table = grading.grade(tmp_path / "loop.ipynb", bundle, tmp_path / "out", timeout=limit)
+    assert started.exists(), "the loop did not start within the limit, so nothing was shown"
+    row = next(csv.DictReader(table.open(newline="")))
+    assert row["total"] == "0" and row["error"].startswith("stopped after")
+    commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert [command for command in commands if "minilab-grade-" in command] == []
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+def test_away_from_a_book_the_student_notebook_has_tests_but_no_badge(tmp_path):
+    """Installed from a wheel there is no _config.yml, so no address to point to or to install from."""
+    assert student._repository(tmp_path / "lab.ipynb") is None
+    cells = [
+        nbformat.v4.new_code_cell("# Initialize Otter\nimport otter"),
+        nbformat.v4.new_code_cell("x = 1"),
+    ]
+    (tmp_path / "lab.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells)))
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "q1.py").write_text("name = 'q1'\n")
+    student._make_self_contained(tmp_path / "lab.ipynb", None)
+    first, second = nbformat.read(tmp_path / "lab.ipynb", as_version=4).cells
+    assert "'q1.py': r" in first.source and "grader = otter.Notebook()" in first.source
+    assert second.source == "x = 1"
+    (tmp_path / "_config.yml").write_text("title: a book without an address\n")
+    assert student._repository(tmp_path / "lab.ipynb") is None
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path) -> Path:
+    """An autograder with one doctest-style question, as any Otter course has them."""
+    test = {"name": "q1", "points": 2, "suites": [{"type": "doctest", "cases": [
+        {"code": ">>> x == 1\nTrue", "hidden": False, "locked": False}]}]}  # fmt: skip
+    path = tmp_path / "autograder.zip"
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("tests/q1.py", f"OK_FORMAT = True\n\ntest = {test!r}\n")
+    return path
+
+
+def test_bad_input_is_named(tmp_path, tiny_bundle):
+    pytest.importorskip("otter")
+    inbox = tmp_path / "inbox"
+    with pytest.raises(FileNotFoundError, match="no submissions at .*inbox"):
+        grading.grade(inbox, tiny_bundle, tmp_path / "out")
+    inbox.mkdir()
+    with pytest.raises(ValueError, match="there is no .ipynb file in it"):
+        grading.grade(inbox, tiny_bundle, tmp_path / "out")
+    (inbox / "a.ipynb").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="no autograder at .*minilab assign"):
+        grading.grade(inbox, tmp_path / "none.zip", tmp_path / "out")
+    with pytest.raises(ValueError, match="is not a zip file"):
+        grading.grade(inbox, inbox / "a.ipynb", tmp_path / "out")
+    with pytest.raises(ValueError, match="at least one job"):
+        grading.grade(inbox, tiny_bundle, tmp_path / "out", jobs=0)
+    with pytest.raises(FileNotFoundError, match="no instructor notebook"):
+        grading.assign(tmp_path / "none.ipynb", tmp_path / "out")
+    (inbox / "plain.ipynb").write_text(answer("x = 1"))
+    with pytest.raises(ValueError, match="has no question"):
+        grading.assign(inbox / "plain.ipynb", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_otter_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "otter", None)
+    for call in (lambda: grading.assign(LAB, tmp_path), lambda: grading.grade(tmp_path, tmp_path, tmp_path)):
+        with pytest.raises(ModuleNotFoundError, match=r"minilab\[labs\]"):
+            call()
+
+
+def test_an_interrupted_run_keeps_the_rows_that_are_done(tmp_path, tiny_bundle, monkeypatch):
+    pytest.importorskip("otter")
+    for name in "abc":
+        (tmp_path / f"{name}.ipynb").write_text(answer("x = 1"))
+
+    def fake(submission, name, *_):
+        if name == Path("b.ipynb"):
+            raise KeyboardInterrupt
+        return reports.Grade(str(name), questions=[{"name": "q1", "points": 2, "possible": 2, "cases": []}])
+
+    monkeypatch.setattr(submissions, "_grade_one", fake)
+    with pytest.raises(KeyboardInterrupt):
+        grading.grade(tmp_path, tiny_bundle, tmp_path / "out")
+    rows = list(csv.reader((tmp_path / "out" / "scores.csv").open(newline="")))
+    assert rows[0] == ["file", "total", "possible", "q1", "error"]
+    assert ["a.ipynb", "2", "2", "2", ""] in rows and not any(row[0] == "b.ipynb" for row in rows)
+
+
+@pytest.mark.slow
+def test_a_failed_assign_leaves_the_last_build_alone(tmp_path):
+    pytest.importorskip("otter")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_raw_cell("# BEGIN QUESTION\nname: q1")])
+    notebook.cells.append(nbformat.v4.new_raw_cell("# END TESTS"))
+    (tmp_path / "lab.ipynb").write_text(nbformat.writes(notebook))
+    (tmp_path / "out" / "lab").mkdir(parents=True)
+    (tmp_path / "out" / "lab" / "kept").write_text("before")
+    with pytest.raises(RuntimeError, match="otter assign refused lab.ipynb"):
+        grading.assign(tmp_path / "lab.ipynb", tmp_path / "out")
+    left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
+    assert left == ["lab", "lab/kept"]
