@@ -1,0 +1,150 @@
+"""Our decoding against `transformers` with the same weights, and speculation against its formula.
+
+Everything is float32 and greedy. First both libraries must produce the same tokens; then all are timed in
+turn (A B A B …) in this one process, and a ratio is taken within each turn, so that a machine that slows
+down for a while slows both sides of it. A ratio above 1 says that its first side is faster.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import minilab  # noqa: F401  (sets the OpenMP policy, which torch reads when it is loaded)
+
+# isort: split
+import torch
+from torch import Tensor
+
+from minilab.core.device import pick_device
+from minilab.core.records import Record
+from minilab.core.timing import interleaved, spread
+from minilab.nn.huggingface import save_hf_folder
+from minilab.nn.transformer import Transformer
+from minilab.speculative import data, theory
+from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
+from minilab.speculative.experiments import pass_costs
+from minilab.speculative.pairs import Pair, load_pair
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str  # "cpu" or "gpu"
+    device: str
+    K: int = 3  # draft tokens a round, in both libraries
+    batch: int = 8
+    singles: int = 3  # prompts of the batch that are also decoded one by one
+    new_tokens: int = 48
+    repeats: int = 11
+    pair: str = "shipped"
+    seed: int = 0
+
+
+PRESETS = {"cpu": Preset("cpu", "cpu"), "cuda": Preset("gpu", "cuda", new_tokens=128)}
+RATIOS = {  # of speeds: the first contestant's over the second's
+    "autoregressive_batch_1": ("autoregressive", "generate"),
+    "autoregressive_batch_8": ("autoregressive_many", "generate_many"),
+    "speculative": ("speculative", "assisted"),
+    "speculative_over_autoregressive": ("speculative", "autoregressive"),
+    "speculative_over_autoregressive_batch_8": ("speculative_many", "autoregressive_many"),
+}
+
+
+def benchmark(preset: Preset, pair: Pair, device: torch.device) -> Record:
+    """Check that all decode the same tokens, time them in turn, and record the ratios."""
+    started = time.perf_counter()
+    prompts = [pair.encode(text) for text in data.prompts(preset.batch)]
+    prompts = [p[-min(map(len, prompts)) :] for p in prompts]  # equal lengths: generate() needs no padding
+    singles = prompts[: preset.singles]
+
+    def decode(method, rows: list[list[int]], **options) -> Generation:
+        rounds = method(pair.target, prompts=rows, max_new_tokens=preset.new_tokens, **options)
+        return collect(rounds, len(rows))
+
+    def one_by_one(method, **options) -> Generation:
+        runs = [decode(method, [p], **options) for p in singles]
+        return Generation([r.tokens[0] for r in runs], [step for r in runs for step in r.rounds])
+
+    target, draft = (peer(model, device) for model in (pair.target, pair.draft))
+    draft.generation_config.update(num_assistant_tokens=preset.K, num_assistant_tokens_schedule="constant",
+                                   assistant_confidence_threshold=0.0)
+    ids = torch.tensor(prompts, device=device)
+
+    def generate(rows: Tensor, **options) -> list[list[int]]:
+        found = target.generate(rows, attention_mask=torch.ones_like(rows), do_sample=False, pad_token_id=0,
+                                max_new_tokens=preset.new_tokens, **options)
+        return found[:, rows.shape[1] :].tolist()
+
+    chain = dict(draft=pair.draft, K=preset.K)
+    contestants = {
+        "autoregressive": lambda: one_by_one(autoregressive).tokens,
+        "generate": lambda: [generate(row[None])[0] for row in ids[: preset.singles]],
+        "speculative": lambda: one_by_one(speculative, **chain).tokens,
+        "assisted": lambda: [generate(row[None], assistant_model=draft)[0] for row in ids[: preset.singles]],
+        "autoregressive_many": lambda: decode(autoregressive, prompts).tokens,
+        "generate_many": lambda: generate(ids),
+        "speculative_many": lambda: decode(speculative, prompts, **chain).tokens,
+    }
+    require_same(contestants)
+    seconds = interleaved(contestants, repeats=preset.repeats, device=device)
+    ratios = {name: spread([b / a for a, b in zip(seconds[ours], seconds[other], strict=True)])
+              for name, (ours, other) in RATIOS.items()}
+    rows = {n: preset.batch if n.endswith("_many") else preset.singles for n in contestants}
+    rate = {n: spread([rows[n] * preset.new_tokens / s for s in seconds[n]]) for n in contestants}
+    alpha, cost = one_by_one(speculative, **chain).acceptance_rate, pass_costs(pair, (preset.K,), device)
+    predicted = theory.speedup(alpha, preset.K, cost["draft"], cost["verify"][str(preset.K)])
+    results = dict(ratios=ratios, tokens_per_s=rate, acceptance_rate=alpha, cost=cost, predicted=predicted)
+    record = Record.new(experiment="speculative/benchmark", preset=preset, results=results, started=started)
+    record.provenance["command"] = f"python benchmarks/speculative.py --device {preset.device}"
+    return record
+
+
+def peer(model: Transformer, device: torch.device):
+    """The same weights as a `transformers` model that never stops early."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # generate() warns about how its own assisted decoding calls it
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = AutoModelForCausalLM.from_pretrained(save_hf_folder(model, folder), dtype=torch.float32)
+    theirs.generation_config.eos_token_id = None
+    return theirs.to(device).eval()
+
+
+def require_same(contestants: dict[str, Callable[[], list[list[int]]]]) -> None:
+    """Run each once. SystemExit unless all of one batch size produce the same tokens."""
+    found = {name: decode() for name, decode in contestants.items()}
+    for name, rows in found.items():
+        reference = found["autoregressive_many" if name.endswith("_many") else "autoregressive"]
+        for i, (row, expected) in enumerate(zip(rows, reference, strict=True)):
+            if row != expected:
+                raise SystemExit(f"{name} decodes prompt {i} as {row}, not as {expected}: nothing was timed")
+
+
+def table(record: Record) -> str:
+    """The median ratios with their interquartile ranges, and the prediction."""
+    lines = [f"{name:42}  {r['median']:6.2f}  {r['low']:.2f} to {r['high']:.2f}"
+             for name, r in record.results["ratios"].items()]
+    return "\n".join([*lines, f"{'the formula for batch 1':42}  {record.results['predicted']:6.2f}"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=PRESETS, default="cpu")
+    parser.add_argument("--repeats", type=int, help="turns; default: the preset's")
+    parser.add_argument("--new-tokens", type=int, help="tokens a prompt; default: the preset's")
+    parser.add_argument("--records", type=Path, help="folder for the record; default: records/")
+    given = parser.parse_args(arguments)
+    changes = {k: v for k in ("repeats", "new_tokens") if (v := getattr(given, k)) is not None}
+    preset = dataclasses.replace(PRESETS[given.device], **changes)
+    device = pick_device(preset.device)
+    record = benchmark(preset, load_pair(preset.pair, device=device), device)
+    print(table(record), record.save(given.records), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
