@@ -6,6 +6,7 @@ package when it is imported, so it must be installed before anything imports it.
 
 import os
 
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -17,3 +18,12 @@ import minilab  # noqa: E402, F401  (sets the OpenMP policy, which torch reads w
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium. One at a time: Playwright refuses a second one while the first is open."""
+    from browser import open_browser
+
+    with open_browser() as opened:
+        yield opened

@@ -1,19 +1,13 @@
 """Every page of the built book, opened in a browser with no network."""
 
 import pytest
-from browser import BOOK, ROOT, THEMES, WIDTHS, broken_links, open_browser, serve, visit
+from browser import BOOK, ROOT, THEMES, WIDTHS, broken_links, serve, visit
 from checkout import tracked
 
 pytestmark = pytest.mark.slow
 PAGES = sorted(p.relative_to(BOOK).as_posix() for p in BOOK.rglob("*.html") if "_static" not in p.parts)
 SCREENSHOTS = ROOT / "build" / "screenshots"
 PAGE_BUDGET = 1_500_000  # bytes as served, uncompressed, without the figures
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

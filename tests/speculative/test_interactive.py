@@ -159,14 +159,6 @@ body {{ margin: 0 1rem; color: #222832; background: #fff; }}
 <body><main><article><h1>Figures</h1>{figures}</article></main></body></html>"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from browser import open_browser
-
-    with open_browser() as opened:
-        yield opened
-
-
 @pytest.fixture
 def page(browser):
     page = browser.new_page()
