@@ -29,7 +29,7 @@ def random_model():
             context=context,
         )
         torch.manual_seed(seed)
-        model = Transformer(config).eval()
+        model = Transformer(config).eval().requires_grad_(False)
         with torch.no_grad():
             for p in model.parameters():
                 if p.dim() == 2:
@@ -58,7 +58,7 @@ def table_model():
             norm_eps=0.0,
             tie_embeddings=False,
         )
-        model = Transformer(config).eval()
+        model = Transformer(config).eval().requires_grad_(False)
         with torch.no_grad():
             model.embed.weight.copy_(torch.eye(V))
             model.head.weight.copy_(torch.tensor(table).log().T / math.sqrt(V))

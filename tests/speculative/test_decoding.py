@@ -17,7 +17,7 @@ def tiny(seed: int, vocab: int = 23, layers: int = 2, context: int = 96, spread:
     config = TransformerConfig(vocab_size=vocab, dim=32, n_layers=layers, n_heads=4, n_kv_heads=2, hidden_dim=48,
                                context=context)
     torch.manual_seed(seed)
-    model = Transformer(config).eval()
+    model = Transformer(config).eval().requires_grad_(False)
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:

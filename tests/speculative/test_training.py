@@ -140,7 +140,7 @@ def test_greedy_overlap_is_the_share_of_positions_with_the_same_best_token(table
 
 
 def test_distillation_ends_where_the_student_is_the_teacher(random_model):
-    teacher = random_model(0, 23)
+    teacher = random_model(0, 23).requires_grad_()
     student = copy.deepcopy(teacher)
     loss = distillation_loss(teacher)(student, text(4 * 9, 23).view(4, 9))
     loss.backward()
@@ -156,7 +156,7 @@ def test_distillation_loss_is_the_divergence_of_the_student_from_the_teacher(tab
     p, q = (torch.tensor(table, dtype=torch.double)[contexts] for table in (P, Q))
     forward, backward = ((a * (a / b).log()).sum(-1).mean().item() for a, b in ((p, q), (q, p)))
     assert abs(forward - backward) > 0.01
-    student = table_model(Q)
+    student = table_model(Q).requires_grad_()
     loss = distillation_loss(table_model(P))(student, batch)
     assert loss.item() == pytest.approx(forward, rel=1e-5)
     loss.backward()
@@ -165,7 +165,7 @@ def test_distillation_loss_is_the_divergence_of_the_student_from_the_teacher(tab
 
 def test_distillation_pulls_a_table_to_its_teacher(table_model):
     """The mean of p, not the tokens of the text: each row that is seen becomes the teacher's own."""
-    teacher, student = table_model(P), table_model(Q)
+    teacher, student = table_model(P), table_model(Q).requires_grad_()
     loss_fn, batch = distillation_loss(teacher), torch.tensor([[0, 1, 2, 3, 0]])
     optimizer = torch.optim.Adam([student.head.weight], lr=0.1)
     for _ in range(150):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from minilab.core.files import package_data
 from minilab.nn.huggingface import load_hf_folder
@@ -65,15 +66,20 @@ def load_pair(name: str | None = None, *, dtype: torch.dtype = torch.float32, de
     if name == "shipped":
         target, draft = (load_model(f"speculative/{n}.safetensors", dtype=dtype, device=device)
                          for n in ("target", "draft"))
-        return Pair(name, target, draft, data.load_tokenizer(), stop=(target.start_token,))
+        return Pair(name, _frozen(target), _frozen(draft), data.load_tokenizer(), stop=(target.start_token,))
     if name == "smollm2":
         target = load_hf_folder(smollm.folder(), dtype=dtype, device=device)
         draft = load_model(SMOLLM2_DRAFT, dtype=dtype, device=device)
         tokenizer = smollm.load_tokenizer()
         stop = tuple(tokenizer.token_to_id(t) for t in ("<|im_end|>", "<|endoftext|>"))
-        return Pair(name, target, draft, tokenizer, stop=stop, chat=True)
+        return Pair(name, _frozen(target), _frozen(draft), tokenizer, stop=stop, chat=True)
     raise ValueError(f"unknown pair {name!r}; choose 'shipped' or 'smollm2', or give two Hugging Face names to "
                      "load_hugging_face_pair")
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    """The model without gradients: a graph through a cache that is written in place would never be freed."""
+    return model.requires_grad_(False)
 
 
 def load_hugging_face_pair(target: str, draft: str, *, dtype: torch.dtype = torch.float32, device="cpu") -> Pair:
@@ -91,7 +97,7 @@ def load_hugging_face_pair(target: str, draft: str, *, dtype: torch.dtype = torc
         if vocab[0] != vocab[1]:
             raise ValueError(f"{draft} has another vocabulary than {target}: its tokens mean something else. "
                              "Choose a draft of the same family")
-        models = [HuggingFaceModel(AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device),
+        models = [HuggingFaceModel(_frozen(AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)),
                                    vocab_size=len(tokenizers[0])) for name in (target, draft)]
     except OSError as error:
         raise OSError(f"{error}\n\n{target} and {draft} must be folders here or be downloaded from the hub, which "
