@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chi2
 
 from minilab.nn.transformer import Transformer, TransformerConfig
-from minilab.speculative.decoding import (autoregressive, collect, speculative, verify_greedy, verify_sampled)
+from minilab.speculative.decoding import autoregressive, collect, speculative, verify_greedy, verify_sampled
 from minilab.speculative.models import HuggingFaceModel
 from minilab.speculative.sampling import Sampling, target_probs
 

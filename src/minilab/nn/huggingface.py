@@ -106,7 +106,8 @@ def config_from_hf(config: dict) -> TransformerConfig:
         hidden_dim=config["intermediate_size"], head_dim=config.get("head_dim"),
         context=config["max_position_embeddings"],
         rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))), rope_scaling=scaling,
-        start_token=config.get("bos_token_id") or 0, norm_eps=config["rms_norm_eps"], tie_embeddings=config.get("tie_word_embeddings", False),
+        start_token=config.get("bos_token_id") or 0, norm_eps=config["rms_norm_eps"],
+        tie_embeddings=config.get("tie_word_embeddings", False),
         **ARCHITECTURES[kind])
 
 

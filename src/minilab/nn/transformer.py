@@ -230,13 +230,16 @@ class Transformer(nn.Module):
                 residual = name.endswith(("attn.o.weight", "ffn.down.weight"))
                 nn.init.normal_(p, std=0.02 / (2 * self.config.n_layers) ** 0.5 if residual else 0.02)
 
-    def new_cache(self, batch: int, max_len: int) -> KVCache:
-        """An empty cache of `max_len` slots in the model's own type and on its device."""
+    def new_cache(self, batch: int, max_len: int, *, scratch: int = 0) -> KVCache:
+        """An empty cache in the model's own type and on its device, with a slot for each of `max_len` positions.
+
+        `scratch` more slots serve tokens that are read beside the text, as the branches of a tree are.
+        """
         if max_len > self.config.context:
             raise ValueError(f"a cache of {max_len} tokens is longer than the model's context of "
                              f"{self.config.context}: shorten the prompt or ask for fewer new tokens")
         weight = self.embed.weight
-        return KVCache(self.config, batch, max_len, dtype=weight.dtype, device=weight.device)
+        return KVCache(self.config, batch, max_len + scratch, dtype=weight.dtype, device=weight.device)
 
     def rope_table(self) -> Float[Tensor, "2 context d"]:
         """`rotate`'s cosines and sines of every position of the context, computed in float32 at first use."""

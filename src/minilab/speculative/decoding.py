@@ -13,7 +13,7 @@ Notable:
 Shapes: B batch, K draft tokens a round, V vocabulary.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,7 @@ from minilab.speculative.models import Cache, LanguageModel, check_pair
 from minilab.speculative.sampling import GREEDY, Sampling, residual, sample, target_probs
 
 Prompts = Sequence[Sequence[int]]
+Draw = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]  # logits B V and place -> tokens B, probabilities B V
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
 
     Raises ValueError if a prompt with `max_new_tokens` more does not fit the context.
     """
-    batch = _Batch(prompts, max_new_tokens, stop, target)
+    batch = Batch(prompts, max_new_tokens, stop, target)
     cache = prefill(target, batch.sequences, batch.capacity)
     while batch.rows:
         logits = target(batch.last(1), cache=cache, last_only=True)[:, -1]  # B V
@@ -92,22 +93,25 @@ def speculative(target: LanguageModel, draft: LanguageModel, prompts: Prompts, *
     if K < 0:
         raise ValueError(f"the lookahead K counts draft tokens and cannot be {K}")
     check_pair(target, draft)
-    batch = _Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
+    batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
     target_cache = prefill(target, batch.sequences, batch.capacity)
     draft_cache = prefill(draft, batch.sequences, batch.capacity)
     while batch.rows:
         k = batch.useful_lookahead(K)
-        s, q = propose(draft, draft_cache, batch, k, sampling, generator)  # B K, B K V
+        s, q = propose(draft, draft_cache, batch, k, lambda logits, _: next_token(logits, sampling, generator))
         logits = target(torch.cat((batch.last(1), s), dim=1), cache=target_cache)  # B K+1 V
         accepted, bonus = verify(logits, s, q, sampling, generator)
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
         yield batch.extend(new, accepted, k, (target_cache, draft_cache))
 
 
-def prefill(model: LanguageModel, sequences: list[list[int]], capacity: int) -> Cache:
-    """A cache that holds all but the newest token of each row. Rows may differ in length."""
+def prefill(model: LanguageModel, sequences: list[list[int]], capacity: int, **options) -> Cache:
+    """A cache that holds all but the newest token of each row. Rows may differ in length.
+
+    `options` go to the model's `new_cache`.
+    """
     lengths = torch.tensor([len(row) - 1 for row in sequences])
-    cache = model.new_cache(len(sequences), capacity)
+    cache = model.new_cache(len(sequences), capacity, **options)
     if lengths.max() > 0:
         padded = [row[:-1] + [0] * (int(lengths.max()) - len(row) + 1) for row in sequences]
         model(torch.tensor(padded, device=model.device), cache=cache, last_only=True)
@@ -115,21 +119,23 @@ def prefill(model: LanguageModel, sequences: list[list[int]], capacity: int) -> 
     return cache
 
 
-def propose(draft: LanguageModel, cache: Cache, batch: "_Batch", K: int, sampling: Sampling,
-            generator: torch.Generator | None) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K V"] | None]:
-    """Draft s_1..s_K and the distributions q_1..q_K they were drawn from (None when greedy: one-hot)."""
+def propose(draft: LanguageModel, cache: Cache, batch: "Batch", K: int, draw: Draw
+            ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K V"] | None]:
+    """Draft s_1..s_K and the distributions q_1..q_K they were drawn from (None when greedy: one-hot).
+
+    `draw(logits, i)` gives s_{i+1} and q_{i+1} of each row from the draft's logits there.
+    """
     unread = int((batch.lengths - cache.lengths).max())  # 2 where s_K was accepted last round, else 1
     cache.rollback(batch.lengths - unread)
-    token, tokens, probs = batch.last(unread), [], []
-    for _ in range(K):
-        logits = draft(token, cache=cache, last_only=True)[:, -1]  # B V
-        s, q = next_token(logits, sampling, generator)
+    token, tokens, probs = batch.last(unread).to(draft.device), [], []
+    for i in range(K):
+        s, q = draw(draft(token, cache=cache, last_only=True)[:, -1], i)  # B, B V
         token = s[:, None]
         tokens.append(s)
         probs.append(q)
     if not tokens:
         return token.new_empty(len(token), 0), None
-    return torch.stack(tokens, dim=1), None if sampling.greedy else torch.stack(probs, dim=1)
+    return torch.stack(tokens, dim=1), None if probs[0] is None else torch.stack(probs, dim=1)
 
 
 def next_token(logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Generator | None
@@ -176,8 +182,8 @@ def verify_greedy(best: Int[Tensor, "B K1"], s: Int[Tensor, "B K"]) -> tuple[Int
     return accepted, best.gather(1, accepted[:, None])[:, 0]
 
 
-class _Batch:
-    """The running rows: their tokens so far, and which prompts they answer."""
+class Batch:
+    """The running rows of a decoding: their tokens so far, and which prompts they answer."""
 
     def __init__(self, prompts: Prompts, max_new_tokens: int, stop: Collection[int], *models: LanguageModel,
                  lookahead: int = 0) -> None:

@@ -185,7 +185,8 @@ def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *,
                         repeats=repeats, warmup=2, device=device)
     median = {name: spread(t)["median"] for name, t in found.items()}
     step = median.pop("step")
-    return {"target_step_s": step, "draft": median.pop("draft") / step, "verify": {K: t / step for K, t in median.items()}}
+    draft = median.pop("draft") / step
+    return {"target_step_s": step, "draft": draft, "verify": {K: t / step for K, t in median.items()}}
 
 
 def _load(name: str, device: torch.device) -> Pair:

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -33,6 +33,20 @@ class LanguageModel(Protocol):
                  ) -> Float[Tensor, "B _ V"]: ...
 
 
+@runtime_checkable
+class TreeModel(LanguageModel, Protocol):
+    """A language model that can also read tokens at given positions under a given mask, as tree drafting asks.
+
+    `mask` is True where attention is allowed, over the slots of the cache up to the longest row's new end.
+    `scratch` slots of a new cache lie beyond the context: branches that are forgotten after the round.
+    """
+
+    def new_cache(self, batch: int, max_len: int, *, scratch: int = 0) -> Cache: ...
+
+    def __call__(self, tokens: Int[Tensor, "B T"], *, cache: Cache, positions: Int[Tensor, "B T"] | None = None,
+                 mask: Bool[Tensor, "B T S"] | None = None, last_only: bool = False) -> Float[Tensor, "B _ V"]: ...
+
+
 def check_pair(target: LanguageModel, draft: LanguageModel) -> None:
     """Raise ValueError unless a draft token means the same to the target."""
     if target.vocab_size != draft.vocab_size:
@@ -59,18 +73,20 @@ class HuggingFaceModel:
         self.start_token = first[0] if isinstance(first, list) else first
         self.device = model.device
 
-    def new_cache(self, batch: int, max_len: int) -> "HuggingFaceCache":
+    def new_cache(self, batch: int, max_len: int, *, scratch: int = 0) -> "HuggingFaceCache":
         if max_len > self.context:
             raise ValueError(f"a cache of {max_len} tokens is longer than the model's context of {self.context}")
         return HuggingFaceCache(batch, self.model.config)
 
-    def __call__(self, tokens: Int[Tensor, "B T"], *, cache: "HuggingFaceCache", last_only: bool = False
-                 ) -> Float[Tensor, "B _ V"]:
-        T = tokens.shape[1]
-        positions = cache.lengths[:, None] + torch.arange(T)  # B T
+    def __call__(self, tokens: Int[Tensor, "B T"], *, cache: "HuggingFaceCache",
+                 positions: Int[Tensor, "B T"] | None = None, mask: Bool[Tensor, "B T S"] | None = None,
+                 last_only: bool = False) -> Float[Tensor, "B _ V"]:
+        if positions is None:
+            positions = cache.lengths[:, None] + torch.arange(tokens.shape[1])  # B T
         cache.seen = torch.cat((cache.seen, torch.ones(tokens.shape, dtype=torch.bool)), dim=1)
+        visible = cache.seen.long() if mask is None else cache.in_their_slots(mask)[:, None]
         logits = self.model(
-            tokens, position_ids=positions.to(self.device), attention_mask=cache.seen.long().to(self.device),
+            tokens, position_ids=positions.to(self.device), attention_mask=visible.to(self.device),
             past_key_values=cache.kv, use_cache=True, logits_to_keep=1 if last_only else 0).logits
         return logits[..., : self.vocab_size]
 
@@ -87,6 +103,13 @@ class HuggingFaceCache:
     @property
     def lengths(self) -> Int[Tensor, "B"]:
         return self.seen.sum(dim=1)
+
+    def in_their_slots(self, mask: Bool[Tensor, "B T S"]) -> Bool[Tensor, "B T Z"]:
+        """A mask over the tokens of each row as one over the slots, hidden ones included."""
+        spread = torch.zeros(*mask.shape[:2], self.seen.shape[1], dtype=torch.bool)
+        for row, seen in enumerate(self.seen):
+            spread[row, :, seen] = mask[row, :, : int(seen.sum())].to(spread.device)
+        return spread
 
     def rollback(self, lengths: Tensor | int) -> None:
         """Hide the newest slots of each row down to `lengths`; free what no row sees any more."""

@@ -20,8 +20,14 @@ from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data, smollm
 from minilab.speculative.decoding import collect, speculative
 from minilab.speculative.sampling import GREEDY, Sampling
-from minilab.speculative.training import (bits_per_byte, continuations, distillation_loss, next_token_loss, overlap,
-                                          windows)
+from minilab.speculative.training import (
+    bits_per_byte,
+    continuations,
+    distillation_loss,
+    next_token_loss,
+    overlap,
+    windows,
+)
 
 WARM = Sampling(temperature=1.0)
 
@@ -149,7 +155,7 @@ def _as_shipped(model: Transformer, name: str, preset: PairPreset, results: dict
     card = {
         "what": f"{name} of the shipped pair: a Llama-style decoder for technical English",
         "how_made": f"minilab run speculative/pair --preset {preset.name}",
-        "licence": "MIT for the weights; the texts it learned from are listed, with their licenses, in corpus.card.json",
+        "licence": "MIT for the weights; corpus.card.json lists the texts it learned from, with their licenses",
         "metrics": {k: v for k, v in results.items() if isinstance(v, float)},
     }
     path = package_data("assets") / preset.out / f"{name}.safetensors"
@@ -216,7 +222,8 @@ def smollm_draft(preset: SmolDraftPreset) -> Record:
     tokenizer = smollm.load_tokenizer()
     prompts = [tokenizer.encode(smollm.chat_prompt(q), add_special_tokens=False).ids for q in data.QUESTIONS]
     results = {"own_tokens": len(stream), "replies": replies, "draft_parameters": draft.num_parameters(),
-               "loss": _thin(losses), "held_out": agreement(target, draft.to(half), stream[:held_out], prompts, window=preset.window)}
+               "loss": _thin(losses),
+               "held_out": agreement(target, draft.to(half), stream[:held_out], prompts, window=preset.window)}
     return Record.new(experiment="speculative/smollm_draft", preset=preset, results=results, started=started)
 
 

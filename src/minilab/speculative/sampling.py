@@ -82,3 +82,19 @@ def residual(p: Float[Tensor, "*b V"], q: Float[Tensor, "*b V"]) -> Float[Tensor
 def acceptance(p: Float[Tensor, "*b V"], q: Float[Tensor, "*b V"]) -> Float[Tensor, "*b"]:
     """beta = sum_x min(p(x), q(x)), the chance that a draft token is accepted; 1 minus total variation."""
     return torch.minimum(p, q).sum(dim=-1)
+
+
+def starve(probs: Float[Tensor, "*b V"], top: int, C: float) -> Float[Tensor, "*b V"]:
+    """Saguaro sampling (Kumar, Dao and May 2026, Definition 14): the `top` likeliest tokens times C, renormalized.
+
+    At C = 1 nothing changes; at C = 0 they are never drawn, unless no other token has any mass. The authors'
+    code takes one token more than the definition, since the drafted token is not among the guesses.
+    """
+    if not 0 <= C <= 1:
+        raise ValueError(f"C must lie in [0, 1], not {C}")
+    if C == 1 or top < 1:
+        return probs
+    best = probs.topk(min(top, probs.shape[-1]), dim=-1)
+    starved = probs.scatter(-1, best.indices, C * best.values)
+    mass = starved.sum(dim=-1, keepdim=True)
+    return torch.where(mass > 0, starved / mass.clamp(min=torch.finfo(probs.dtype).tiny), probs)
