@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from checkout import ROOT, relative, tracked, under
@@ -37,6 +39,12 @@ def test_a_path_of_a_machine_is_recognized(text):
 def test_checkout_and_assets_fit_their_budgets():
     assert sum(p.stat().st_size for p in tracked()) <= 55 * MIB
     assert sum(p.stat().st_size for p in under("assets")) <= 40 * MIB
+
+
+def test_ruff_finds_nothing():
+    command = [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_no_weights_are_pickled():

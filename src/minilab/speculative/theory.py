@@ -81,7 +81,7 @@ def ssd_over_sd_bounds(p_hit: float, *, E_hit: float, E_SD: float, T_SD: float) 
     return p_hit * upper, upper
 
 
-def ssd_batch_speedup(batch: int, p_hit: float, *, E_hit: float, E_miss: float, T_p: float, T_b: float) -> float:
+def ssd_batch_speedup(batch: float, p_hit: float, *, E_hit: float, E_miss: float, T_p: float, T_b: float) -> float:
     """Tokens per second over autoregressive decoding of the same batch (Corollary 16): it waits for any miss."""
     all_hit = p_hit**batch
     tokens = p_hit * E_hit + (1 - p_hit) * E_miss
