@@ -3,6 +3,7 @@
 - No page asks another host for anything: Thebe's loader goes, MathJax comes from book/vendor.
 - The icons come from a font cut down to those in use, instead of a script that carries all 2,000.
 - Two faults that axe-core finds in the default pages are mended where they are made.
+- A lab's page says that it is the instructor's version.
 - `launch` writes Colab, Binder and download links from the one repository address in _config.yml.
 """
 
@@ -70,6 +71,19 @@ def launch_links(config, path: str) -> list[tuple[str, str]]:
         ("Open in Binder", f"{launch['binderhub_url']}/v2/gh/{name}/{branch}?urlpath=lab/tree/{path}"),
         ("Source on GitHub", f"{repository}/blob/{branch}/{path}"),
     ]
+
+
+def mark_lab(app, doctree, docname):
+    """A lab's page is its instructor notebook: say so below the title, and where the student's version is."""
+    if not docname.startswith("labs/"):
+        return
+    title = next(iter(doctree.findall(nodes.title)))
+    command = nodes.literal("", f"minilab assign {docname}.ipynb")
+    text = (
+        "This is the instructor's version: it shows the solutions and all tests. "
+        "To work on the lab yourself, make the student's version first: "
+    )
+    title.parent.insert(1, nodes.note("", nodes.paragraph("", "", nodes.Text(text), command, nodes.Text("."))))
 
 
 def one_search_button(app, config):
@@ -172,6 +186,7 @@ def setup(app):
     app.add_directive("launch", Launch)
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
+    app.connect("doctree-resolved", mark_lab)
     drop_thebe(app)
     app.connect("build-finished", finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,9 +1,11 @@
 """The stored notebooks: executed from top to bottom, quiet, short cells, compared without blind spots."""
 
 import re
+import time
 
 import nbformat
 import pytest
+import yaml
 from checkout import ROOT, relative, under
 from nbval.plugin import get_sanitize_patterns
 
@@ -50,6 +52,14 @@ def test_notebook_is_stored_as_executed(path):
     assert faults(path) == []
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_first_cell_installs_the_package_where_it_is_missing(path):
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    _, first, _ = next(code_cells(path))
+    assert f'%pip install -q "minilab @ git+{repository}"' in first.source
+    assert first.source.startswith("try:\n    import minilab\nexcept ImportError:")
+
+
 def test_there_are_notebooks():
     assert NOTEBOOKS, "git tracks no notebook in chapters/ or labs/"
 
@@ -78,6 +88,13 @@ def sanitized(text: str) -> str:
     for pattern, replacement in get_sanitize_patterns(SANITIZE):
         text = re.sub(pattern, replacement, text)
     return text
+
+
+def test_sanitizing_a_long_line_takes_no_time():
+    """A pattern that tries every start of a line is quadratic, and a drawing is one long line."""
+    started = time.perf_counter()
+    sanitized("9%" * 100_000)
+    assert time.perf_counter() - started < 5
 
 
 def test_each_sanitize_pattern_says_what_it_hides():

@@ -50,7 +50,7 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": INK,
     "axes.titlesize": 11,
     "axes.titleweight": "normal",
-    "axes.labelsize": 10,
+    "axes.labelsize": 11,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": INK,
@@ -61,10 +61,10 @@ STYLE: dict[str, Any] = {
     "text.color": INK,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
+    "font.size": 11,
     "mathtext.fontset": "dejavusans",
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 10,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     "figure.facecolor": "none",
@@ -80,10 +80,11 @@ def use_style() -> AbstractContextManager[None]:
 
 
 def figure(
-    nrows: int = 1, ncols: int = 1, *, width: float = 6.4, height: float = 3.6, **options: Any
+    nrows: int = 1, ncols: int = 1, *, width: float = 5.6, height: float = 3.5, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure in the book's style and its axes, as `plt.subplots` returns them (width and height in inches).
 
+    The width is chosen so that the text can still be read when a phone shrinks the figure to its screen.
     It is not registered with pyplot, so that no notebook shows it a second time. `options` go to
     `Figure.subplots` (sharex, squeeze, width_ratios, ...).
     """

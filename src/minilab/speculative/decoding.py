@@ -158,16 +158,20 @@ def verify(logits: Float[Tensor, "B K1 V"], s: Int[Tensor, "B K"], q: Float[Tens
     return accepted.tolist(), bonus.tolist()
 
 
-def verify_sampled(p: Float[Tensor, "B K1 V"], q: Float[Tensor, "B K V"], s: Int[Tensor, "B K"],
-                   generator: torch.Generator | None = None) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
-    """Accept s_i with probability min(1, p_i(s_i) / q_i(s_i)) up to the first rejection, then draw the bonus.
+def verify_sampled(
+    p: Float[Tensor, "B K1 V"], q: Float[Tensor, "B K V"], s: Int[Tensor, "B K"],
+    generator: torch.Generator | None = None,
+) -> tuple[Int[Tensor, "B"], Int[Tensor, "B"]]:
+    """Accept s_i with probability min(1, p_i(s_i) / q_i(s_i)), then draw the bonus.
 
-    The bonus comes from the residual at the first rejected position. After K acceptances it comes from
-    p_{K+1}, which is the residual against a draft that put no mass anywhere.
+    Returns the number of tokens accepted before the first rejection, and the bonus
+    token. It comes from the residual at the rejected position. After K acceptances it
+    comes from p_{K+1}, the residual against a draft that put no mass anywhere.
     """
     at_s = s[..., None]
     ratio = p[:, :-1].gather(-1, at_s) / q.gather(-1, at_s)  # B K 1
-    u = torch.rand(s.shape, generator=generator, device=generator.device if generator else s.device).to(s.device)
+    device = generator.device if generator else s.device
+    u = torch.rand(s.shape, generator=generator, device=device).to(s.device)
     passed = u < ratio[..., 0]
     accepted = passed.long().cumprod(dim=1).sum(dim=1)  # a success after a failure does not count
     rows = torch.arange(len(s), device=s.device)

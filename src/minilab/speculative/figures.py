@@ -34,13 +34,14 @@ def overlap(p, q, names: list[str] | None = None) -> Figure:
     x, both = np.arange(len(p)), np.minimum(p, q)
     fig, ax = figure(height=3.2)
     ax.bar(x, both, 0.62, color=PALETTE.blue, label=f"accepted: min(p, q), {both.sum():.2f} in all")
-    ax.bar(x, np.maximum(p - q, 0), 0.62, bottom=both, color=PALETTE.green, hatch="//",
+    more, less = p > q, q > p
+    ax.bar(x[more], (p - q)[more], 0.62, bottom=both[more], color=PALETTE.green, hatch="//",
            label="residual: p - q, drawn after a rejection")
-    ax.bar(x, np.maximum(q - p, 0), 0.62, bottom=both, facecolor="none", edgecolor=PALETTE.orange, linestyle="--",
-           linewidth=1.4, label="rejected: q - p")
+    ax.bar(x[less], (q - p)[less], 0.62, bottom=both[less], facecolor="none", edgecolor=PALETTE.orange,
+           linestyle="--", linewidth=1.4, label="rejected: q - p")
     ax.set_xticks(x, names or [str(i) for i in x])
-    ax.set(xlabel="token", ylabel="probability")
-    ax.legend()
+    ax.set(xlabel="token", ylabel="probability", ylim=(0, 1.45 * max(p.max(), q.max())))  # room for the legend
+    ax.legend(loc="upper right")
     return fig
 
 
