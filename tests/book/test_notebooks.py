@@ -13,6 +13,7 @@ NOTEBOOKS = under("chapters", ".ipynb") + under("labs", ".ipynb")
 SANITIZE = (ROOT / "tests" / "nbval_sanitize.cfg").read_text(encoding="utf-8")
 SKIP_TAGS = {"nbval-skip", "skip-execution"}
 LONGEST_CELL = {"chapters": 15, "labs": 25}  # a lab's cells hold a solution between its markers, or a test
+WIDEST_LINE = {"chapters": 84, "labs": 110}  # a page shows some 85 characters; a lab is worked on in a notebook
 
 
 def code_cells(path):
@@ -35,6 +36,8 @@ def faults(path) -> list[str]:
             expected += 1
         if (lines := len(cell.source.strip().splitlines())) > longest:
             found.append(f"cell {number} has {lines} lines, more than {longest}")
+        if (wide := max(map(len, cell.source.splitlines()))) > WIDEST_LINE.get(path.parent.name, 84):
+            found.append(f"cell {number} has a line of {wide} characters")
         for output in cell.outputs:
             if output.output_type == "error" and "raises-exception" not in tags:
                 found.append(f"cell {number} ended in {output.ename}")
@@ -69,7 +72,7 @@ def test_each_fault_of_a_notebook_is_found(tmp_path):
     bad = nbformat.v4.new_notebook(cells=[
         cell("1", execution_count=2, outputs=[output("stream", name="stderr", text="a warning")]),
         cell("2"),
-        cell("\n".join("x" * 16), execution_count=3),
+        cell("\n".join(["x"] * 15 + ["x" * 85]), execution_count=3),
         cell("3", execution_count=4, outputs=[output("error", ename="KeyError", evalue="", traceback=[])]),
         cell("4", metadata={"tags": ["nbval-skip"]}),
         cell("5", execution_count=5, outputs=[
@@ -77,7 +80,7 @@ def test_each_fault_of_a_notebook_is_found(tmp_path):
     ])  # fmt: skip
     nbformat.write(bad, tmp_path / "bad.ipynb")
     text = "\n".join(faults(tmp_path / "bad.ipynb"))
-    for expected in ("2, not 1", "count None", "16 lines", "KeyError", "needs both", "stderr", "widget"):
+    for expected in ("2, not 1", "count None", "16 lines", "85 characters", "KeyError", "needs both", "stderr", "widget"):
         assert expected in text, expected
 
     nbformat.write(nbformat.v4.new_notebook(cells=[cell("1", execution_count=1)]), tmp_path / "mute.ipynb")
