@@ -134,3 +134,16 @@ def test_cache_follows_the_variable_then_the_platform(monkeypatch, tmp_path):
     assert device.cache_dir() == tmp_path / ".cache" / "minilab"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert device.cache_dir() == tmp_path / "Library" / "Caches" / "minilab"
+
+
+def test_an_experiment_runs_with_its_presets_threads_and_puts_the_old_number_back():
+    from types import SimpleNamespace
+
+    import torch
+
+    from minilab.core.device import with_threads
+
+    found = with_threads(lambda preset: torch.get_num_threads())
+    before = torch.get_num_threads()
+    assert found(SimpleNamespace(threads=3)) == 3
+    assert found(SimpleNamespace(threads=None)) == before == torch.get_num_threads()

@@ -14,14 +14,15 @@ reads it once, when torch is loaded. So this module imports nothing heavy, and `
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +110,20 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def with_threads(experiment: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """An experiment that runs with its preset's `threads` where that is a number, and else as it finds torch.
+
+    For a model of some ten million parameters a second thread costs more in waiting than it brings.
+    """
+
+    @functools.wraps(experiment)
+    def run(preset: Any) -> Any:
+        with threads(preset.threads) if preset.threads else contextlib.nullcontext():
+            return experiment(preset)
+
+    return run
 
 
 def hardware() -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minilab.core.device import pick_device, seed_everything
+from minilab.core.device import pick_device, seed_everything, with_threads
 from minilab.core.records import Experiment, Record
 from minilab.core.timing import interleaved, spread, times
 from minilab.speculative import data, recipes, theory
@@ -20,17 +20,19 @@ class BandwidthPreset:
     widths: tuple[int, ...]  # tokens in one pass
     repeats: int
     prefix: int = 128  # tokens already in the cache
+    threads: int | None = None  # None leaves torch's own number
     pair: str = "shipped"
     seed: int = 0
     device: str = "auto"
 
 
 BANDWIDTH = {
-    "cpu": BandwidthPreset("cpu", widths=(1, 2, 4, 8, 16, 32, 64, 128), repeats=7, device="cpu"),
+    "cpu": BandwidthPreset("cpu", widths=(1, 2, 4, 8, 16, 32, 64, 128), repeats=7, threads=1, device="cpu"),
     "gpu": BandwidthPreset("gpu", widths=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512), repeats=50, device="cuda"),
 }
 
 
+@with_threads
 def bandwidth(preset: BandwidthPreset) -> Record:
     """Why one token costs as much as eight: the time of one target pass against the tokens in it."""
     started = time.perf_counter()
@@ -120,17 +122,20 @@ class SpeedPreset:
     new_tokens: int
     repeats: int
     temperature: float = 0.0
+    threads: int | None = None
     pair: str = "shipped"
     seed: int = 0
     device: str = "auto"
 
 
 SPEED = {
-    "cpu": SpeedPreset("cpu", lookaheads=(1, 2, 3, 4, 6), prompts=2, new_tokens=48, repeats=5, device="cpu"),
+    "cpu": SpeedPreset("cpu", lookaheads=(1, 2, 3, 4, 6), prompts=2, new_tokens=48, repeats=5, threads=1,
+                       device="cpu"),
     "gpu": SpeedPreset("gpu", lookaheads=(1, 2, 3, 4, 6, 8, 12), prompts=3, new_tokens=96, repeats=3, device="cuda"),
 }
 
 
+@with_threads
 def speed(preset: SpeedPreset) -> Record:
     """Tokens per second against the lookahead K, beside what acceptance and the models' times predict."""
     started = time.perf_counter()

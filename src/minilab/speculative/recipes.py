@@ -191,7 +191,7 @@ class SmolDraftPreset:
 SMOL_DRAFT = {
     "cpu": SmolDraftPreset("cpu", draft=_decoder(49152, 32, 1, 2, 1, 96), chats=4, reply_tokens=24, sample_batch=4,
                            steps=4, window=32, batch=1),
-    "gpu": SmolDraftPreset("gpu", draft=_decoder(49152, 128, 2, 4, 2, 384), chats=24_576, reply_tokens=256,
+    "gpu": SmolDraftPreset("gpu", draft=_decoder(49152, 128, 4, 4, 2, 448), chats=24_576, reply_tokens=256,
                            sample_batch=2048, steps=5000, window=256, batch=32, out="speculative"),
 }
 
