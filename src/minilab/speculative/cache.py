@@ -28,6 +28,10 @@ class SpeculationCache:
         rows, branch = torch.arange(len(match), device=match.device), match.long().argmax(dim=1)
         return match.any(dim=1), self.tokens[rows, branch], None if self.probs is None else self.probs[rows, branch]
 
+    def keys(self) -> list[list[tuple[int, int]]]:
+        """The outcomes (k, bonus token) of each row's branches."""
+        return [list(zip(*row, strict=True)) for row in zip(self.accepted.tolist(), self.bonus.tolist(), strict=True)]
+
     @property
     def nbytes(self) -> int:
         parts = (self.accepted, self.bonus, self.tokens, self.probs)

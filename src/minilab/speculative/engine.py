@@ -50,6 +50,7 @@ class AsyncRound(Round):
 
     hits: list[bool]  # whether this round's speculation came from the cache; else from the fallback
     ranks: list[int]  # guesses that were likelier than the outcome's bonus token, for the k that came true
+    guesses: list[list[tuple[int, int]]]  # the outcomes (k, bonus token) that were prepared for
     seconds: Times
     cache_bytes: int
 
@@ -164,7 +165,7 @@ def ssd(target: LanguageModel, draft: TreeModel, prompts: Prompts, *, K: int, fa
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
         rows = batch.rows
         step = batch.extend(new, accepted, k, (target_cache, draft_cache))
-        yield AsyncRound(step.rows, step.tokens, step.accepted, k, hits, ranks,
+        yield AsyncRound(step.rows, step.tokens, step.accepted, k, hits, ranks, prepared.keys(),
                          Times(seconds.verify, seconds.prepare, seconds.together, waited), prepared.nbytes)
         running = [i for i, row in enumerate(rows) if row in batch.rows]
         if not running:

@@ -8,9 +8,9 @@ import torch
 from minilab.core.device import pick_device, seed_everything, with_threads
 from minilab.core.records import Experiment, Record
 from minilab.core.timing import interleaved, spread, times
-from minilab.speculative import data, recipes, theory
+from minilab.speculative import experiments_ssd, recipes, theory
 from minilab.speculative.decoding import autoregressive, collect, speculative
-from minilab.speculative.pairs import Pair, load_pair
+from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
 
 
@@ -38,7 +38,7 @@ def bandwidth(preset: BandwidthPreset) -> Record:
     started = time.perf_counter()
     device = pick_device(preset.device)
     seed_everything(preset.seed)
-    pair = _load(preset.pair, device)
+    pair = load_pair_for(preset.pair, device)
     curves = {}
     for role, model in (("target", pair.target), ("draft", pair.draft)):
         cache = model.new_cache(1, preset.prefix + max(preset.widths))
@@ -94,8 +94,8 @@ def acceptance(preset: AcceptancePreset) -> Record:
     """How many draft tokens a round accepts, against the law that a constant acceptance rate predicts."""
     started = time.perf_counter()
     device = pick_device(preset.device)
-    pair = _load(preset.pair, device)
-    prompts = _prompts(pair, preset.prompts)
+    pair = load_pair_for(preset.pair, device)
+    prompts = prompts_for(pair, preset.prompts)
     curves = {}
     for temperature in preset.temperatures:
         run = pair.generate(prompts, K=preset.K, max_new_tokens=preset.new_tokens, seed=preset.seed,
@@ -140,8 +140,8 @@ def speed(preset: SpeedPreset) -> Record:
     """Tokens per second against the lookahead K, beside what acceptance and the models' times predict."""
     started = time.perf_counter()
     device = pick_device(preset.device)
-    pair = _load(preset.pair, device)
-    prompts = [pair.encode(p) for p in _prompts(pair, preset.prompts)]
+    pair = load_pair_for(preset.pair, device)
+    prompts = [pair.encode(p) for p in prompts_for(pair, preset.prompts)]
     options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(temperature=preset.temperature))
 
     def decode(K: int | None):
@@ -194,19 +194,12 @@ def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *,
     return {"target_step_s": step, "draft": draft, "verify": {K: t / step for K, t in median.items()}}
 
 
-def _load(name: str, device: torch.device) -> Pair:
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return load_pair(name, dtype=torch.bfloat16 if half else torch.float32, device=device)
-
-
-def _prompts(pair: Pair, n: int) -> list[str]:
-    return [data.QUESTIONS[i % len(data.QUESTIONS)] for i in range(n)] if pair.chat else data.prompts(n)
-
-
 EXPERIMENTS = {
     "bandwidth": Experiment(bandwidth, BANDWIDTH),
     "acceptance": Experiment(acceptance, ACCEPTANCE),
     "speed": Experiment(speed, SPEED),
+    "hits": Experiment(experiments_ssd.hits, experiments_ssd.HITS),
+    "saguaro": Experiment(experiments_ssd.saguaro, experiments_ssd.SAGUARO),
     "pair": Experiment(recipes.pair, recipes.PAIR),
     "smollm_draft": Experiment(recipes.smollm_draft, recipes.SMOL_DRAFT),
 }

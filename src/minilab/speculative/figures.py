@@ -92,3 +92,35 @@ def tokens_per_round(alphas: tuple[float, ...] = (0.5, 0.7, 0.8, 0.9), longest: 
     ax.set(xlabel="lookahead K", ylabel="expected tokens a round", ylim=(0, None))
     ax.legend(loc="upper left")
     return fig
+
+
+def miss_rates(record: Record) -> Figure:
+    """Miss rate against fan-out with its fitted power law, after the draft's and after a fallback's speculation."""
+    curves, F = record.results["curves"], np.array(record.results["fan_outs"])
+    fig, axes = figure(1, 2, height=3.4, sharey=True)
+    for ax, source, title in zip(axes, ("primary", "backup"), ("after the draft", "after random tokens"), strict=True):
+        for (temperature, curve), color in zip(curves.items(), PALETTE, strict=False):
+            fit = curve[source]
+            seen = np.array(fit["miss"]) > 0
+            ax.plot(F[seen], np.array(fit["miss"])[seen], "o", color=color, label=f"T = {float(temperature):g}")
+            ax.plot(F, fit["A"] * F ** -fit["r"], "--", color=color, linewidth=1.2)
+        ax.set(xscale="log", yscale="log", title=title, xlabel="fan-out F")
+        ax.set_xticks(F, [str(n) for n in F])
+        ax.minorticks_off()
+    axes[0].set_ylabel("miss rate")
+    axes[0].legend()
+    return fig
+
+
+def saguaro(record: Record) -> Figure:
+    """Hit rate against acceptance rate, one point for each constant C."""
+    points = record.results["points"]
+    x, y = ([p[key] for p in points] for key in ("acceptance_rate", "hit_rate"))
+    fig, ax = figure(height=3.2)
+    ax.plot(x, y, "o-", color=PALETTE.blue)
+    for point in points:
+        ax.annotate(f"C = {point['C']:g}", (point["acceptance_rate"], point["hit_rate"]), xytext=(7, 4),
+                    textcoords="offset points")
+    ax.set(xlabel="acceptance rate", ylabel="hit rate")
+    ax.margins(x=0.15, y=0.15)
+    return fig

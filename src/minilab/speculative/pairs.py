@@ -77,6 +77,17 @@ def load_pair(name: str | None = None, *, dtype: torch.dtype = torch.float32, de
                      "load_hugging_face_pair")
 
 
+def load_pair_for(name: str, device: torch.device) -> Pair:
+    """The pair called `name` in the number type that an experiment on `device` uses: bf16 where a GPU has it."""
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return load_pair(name, dtype=torch.bfloat16 if half else torch.float32, device=device)
+
+
+def prompts_for(pair: Pair, n: int) -> list[str]:
+    """n prompts that suit the pair: questions for a chat model, else beginnings of held-out paragraphs."""
+    return [data.QUESTIONS[i % len(data.QUESTIONS)] for i in range(n)] if pair.chat else data.prompts(n)
+
+
 def _frozen(model: nn.Module) -> nn.Module:
     """The model without gradients: a graph through a cache that is written in place would never be freed."""
     return model.requires_grad_(False)
