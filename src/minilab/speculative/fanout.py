@@ -54,7 +54,8 @@ def optimal(budget: int, weights: Numbers, hit: np.ndarray) -> list[int]:
     if hit.shape != (len(weights), budget + 1):
         raise ValueError(f"the hit curves have shape {hit.shape}, not (K + 1, budget + 1) = "
                          f"{(len(weights), budget + 1)}")
-    best, choices = np.zeros(budget + 1), []  # best[n]: the most that the ks so far gain from n guesses
+    # best[n]: the most that the ks so far gain from exactly n guesses
+    best, choices = np.where(np.arange(budget + 1) == 0, 0.0, -np.inf), []
     for weight, curve in zip(weights, hit, strict=True):
         gain = np.array([[best[n - F] + weight * curve[F] if F <= n else -np.inf for F in range(budget + 1)]
                          for n in range(budget + 1)])
