@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from minilab import grading
 from minilab.grading import reports, student, submissions
@@ -63,7 +64,7 @@ class Lab:
         with contextlib.redirect_stdout(io.StringIO()):
             for cell in cells:
                 if cell.cell_type == "code" and "BEGIN TEST CONFIG" not in cell.source:
-                    exec(cell.source, env)
+                    exec(TransformerManager().transform_cell(cell.source), env)  # %pip is not Python
         return env
 
     def failing(self, question: str, env: dict) -> set[str]:
