@@ -183,6 +183,18 @@ def test_a_failing_task_reaches_the_caller_and_leaves_no_worker_behind(models):
         run(Broken(models[0]), models[1], executor=overlapped)
 
 
+def test_rows_that_missed_are_prepared_by_the_fan_out_for_them(models):
+    lists = {True: lambda K: [2] * K + [1], False: lambda K: [1] + [2] * K}
+    _, rounds = run(*models, fan_out=lists[True], after_miss=lists[False], max_new_tokens=40)
+    seen = set()
+    for step in rounds:
+        for hit, guesses in zip(step.hits, step.guesses, strict=True):
+            counts = [sum(k == j for k, _ in guesses) for j in range(step.drafted + 1)]
+            assert counts == lists[hit](step.drafted)
+            seen.add(hit)
+    assert seen == {True, False}
+
+
 def test_cache_budget_cuts_the_branches_and_not_the_text(models):
     expected = collect(autoregressive(models[0], PROMPTS, max_new_tokens=12), len(PROMPTS)).tokens
     found, rounds = run(*models, cache_bytes=3 * 5 * (16 + 8 * 3))

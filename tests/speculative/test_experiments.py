@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from minilab.core.records import Record
 from minilab.core.style import PALETTE
 from minilab.speculative import data, experiments, figures
-from minilab.speculative.decoding import autoregressive, collect
+from minilab.speculative.decoding import Round, autoregressive, collect
 from minilab.speculative.experiments import (
     ACCEPTANCE,
     EXPERIMENTS,
@@ -114,6 +114,14 @@ def test_speed_divides_tokens_by_time_and_predicts_from_costs(records, pair):
             ("predicted_speedup_free_verify", 1),
         ):
             assert point[key] == pytest.approx(per_round / (K * cost["draft"] + verify), rel=1e-4)
+
+
+def test_acceptance_along_the_text_counts_a_round_where_it_began():
+    """Row 0 begins rounds at 0, 3 and 4, row 1 at 0 and 1; the third draft token after a rejection is untested."""
+    rounds = [Round([0, 1], [[1, 2, 3], [1]], [2, 0], 3), Round([0, 1], [[4], [2, 3, 4, 5]], [0, 3], 3),
+              Round([0], [[5, 6]], [1], 3)]
+    # first four places: 2 of 3, 0 of 1, 0 of 1 and 3 of 3; after them: 1 of 2
+    assert experiments.acceptance_along(rounds, 4) == [5 / 8, 1 / 2]
 
 
 def test_speed_up_is_taken_within_a_turn(pair, monkeypatch):

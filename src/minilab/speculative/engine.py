@@ -147,8 +147,8 @@ def ssd(target: LanguageModel, draft: TreeModel, prompts: Prompts, *, K: int, fa
         return verify(logits, s.to(target.device), None if q is None else q.to(target.device), sampling, verifier)
 
     def preparing():
-        after_hit, after_miss = (torch.tensor(x, device=draft.device) for x in plan.lists(k, fit))
-        widths = torch.where(torch.tensor(hits, device=draft.device)[:, None], after_hit, after_miss)  # B K+1
+        on_hit, on_miss = (torch.tensor(x, device=draft.device) for x in plan.lists(k, fit))
+        widths = torch.where(torch.tensor(hits, device=draft.device)[:, None], on_hit, on_miss)  # B K+1
         logits = glue(draft, draft_cache, batch.last(1).to(draft.device), s)
         return logits, grow(draft, draft_cache, logits, widths, plan.lists(K, fit)[0][:-1], sampling, C, drafter)
 

@@ -1,6 +1,8 @@
 """The experiments of chapter 1. Presets stand above each; results are plain numbers for `figures.py`."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +11,7 @@ from minilab.core.device import pick_device, seed_everything, with_threads
 from minilab.core.records import Experiment, Record
 from minilab.core.timing import interleaved, spread, times
 from minilab.speculative import experiments_ssd, recipes, theory
-from minilab.speculative.decoding import autoregressive, collect, speculative
+from minilab.speculative.decoding import Round, autoregressive, collect, speculative
 from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
 
@@ -112,6 +114,21 @@ def acceptance(preset: AcceptancePreset) -> Record:
         }
     return Record.new(experiment="speculative/acceptance", preset=preset, results={"K": preset.K, "curves": curves},
                       started=started)
+
+
+def acceptance_along(rounds: Sequence[Round], stretch: int) -> list[float]:
+    """Acceptance rate (accepted over tested draft tokens) in each `stretch` new tokens of the texts.
+
+    A round counts where it began.
+    """
+    begun, accepted, tested = Counter(), Counter(), Counter()
+    for step in rounds:
+        for row, new, k in zip(step.rows, step.tokens, step.accepted, strict=True):
+            part = begun[row] // stretch
+            accepted[part] += k
+            tested[part] += min(k + 1, step.drafted)
+            begun[row] += len(new)
+    return [accepted[part] / tested[part] for part in sorted(tested)]
 
 
 @dataclass(frozen=True)
