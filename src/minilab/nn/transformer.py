@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+# cuDNN's attention plans anew for every number of keys, some 60 ms each on an H100: decoding would do nothing else.
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 
 @dataclass(frozen=True)
 class TransformerConfig:

@@ -184,6 +184,7 @@ class SmolDraftPreset:
     batch: int
     lr: float = 2e-3
     out: str | None = None
+    compile: bool = False
     seed: int = 0
     device: str = "auto"
 
@@ -191,8 +192,8 @@ class SmolDraftPreset:
 SMOL_DRAFT = {
     "cpu": SmolDraftPreset("cpu", draft=_decoder(49152, 32, 1, 2, 1, 96), chats=4, reply_tokens=24, sample_batch=4,
                            steps=4, window=32, batch=1),
-    "gpu": SmolDraftPreset("gpu", draft=_decoder(49152, 128, 4, 4, 2, 448), chats=24_576, reply_tokens=256,
-                           sample_batch=2048, steps=5000, window=256, batch=32, out="speculative"),
+    "gpu": SmolDraftPreset("gpu", draft=_decoder(49152, 128, 4, 4, 2, 256), chats=32_768, reply_tokens=256,
+                           sample_batch=2048, steps=6000, window=512, batch=32, out="speculative", compile=True),
 }
 
 
@@ -212,7 +213,8 @@ def smollm_draft(preset: SmolDraftPreset) -> Record:
     start_from_embedding(draft, target)
     batches = windows(stream[held_out:], preset.window, preset.batch, seed=preset.seed, device=device)
     config = TrainConfig(steps=preset.steps, lr=preset.lr, warmup=preset.steps // 20, weight_decay=0.01)
-    losses = train(draft, batches, distillation_loss(target), config).losses
+    loss = distillation_loss(target)  # compiled whole: most of its work is on logits of 49,152 tokens
+    losses = train(draft, batches, torch.compile(loss) if preset.compile else loss, config).losses
     if preset.out is not None:
         card = {"what": "draft for SmolLM2-135M-Instruct, in its vocabulary",
                 "how_made": f"minilab run speculative/smollm_draft --preset {preset.name}",
