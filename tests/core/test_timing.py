@@ -84,7 +84,8 @@ def test_a_single_time_has_no_spread():
 
 def test_each_kind_of_device_is_waited_for_in_its_own_way(monkeypatch):
     waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device))
+    stream = type("Stream", (), {"synchronize": lambda self: waited.append(torch.device("cuda:1"))})
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream())
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
     timing.wait("cpu")
     assert waited == []

@@ -1,6 +1,7 @@
 """Speculative speculative decoding: whatever is guessed, and however the tasks run, the text is the target's."""
 
 import itertools
+import os
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from minilab.speculative import data, engine, fanout
 from minilab.speculative.decoding import autoregressive, collect, speculative
 from minilab.speculative.fallback import FALLBACKS, fast_fallback, follow_ngram
 from minilab.speculative.sampling import Sampling, target_probs
+from minilab.speculative.worker import DraftProcess
 
 PROMPTS = [[5, 3, 8], [1], [7] * 20, [2, 9, 2, 9, 2], [4, 4]]
 SIX = partial(fanout.uniform, 6)
@@ -37,15 +39,22 @@ def models(random_model):
     return target_and_draft(random_model, 0, 23)
 
 
+@pytest.fixture(scope="module")
+def ways(models):
+    """Each way to run the two sides: the draft to hand to `ssd`, and the executor."""
+    with engine.Overlapped() as overlapped, DraftProcess(models[1]) as process:
+        yield {"sequential": (models[1], engine.sequential), "overlapped": (models[1], overlapped),
+               "process": (process, engine.sequential)}
+
+
 @pytest.mark.parametrize("fallback", FALLBACKS)
-@pytest.mark.parametrize("executor", ["sequential", "overlapped"])
+@pytest.mark.parametrize("way", ["sequential", "overlapped", "process"])
 @pytest.mark.parametrize("K, budget", [(1, 1), (3, 6), (4, 30)])
-def test_greedy_output_equals_autoregressive(models, fallback, executor, K, budget):
+def test_greedy_output_equals_autoregressive(models, ways, fallback, way, K, budget):
     expected = collect(autoregressive(models[0], PROMPTS, max_new_tokens=25), len(PROMPTS)).tokens
-    with engine.Overlapped() as overlapped:
-        chosen = engine.sequential if executor == "sequential" else overlapped
-        found, rounds = run(*models, K=K, fan_out=partial(fanout.uniform, budget), max_new_tokens=25,
-                            fallback=fallback, executor=chosen)
+    draft, executor = ways[way]
+    found, rounds = run(models[0], draft, K=K, fan_out=partial(fanout.uniform, budget), max_new_tokens=25,
+                        fallback=fallback, executor=executor)
     assert found.tokens == expected
     hits = [hit for step in rounds[1:] for hit in step.hits]
     assert any(hits) and (budget == 30 or not all(hits)), "this test needs both hits and misses"
@@ -124,11 +133,38 @@ def test_saguaro_trades_acceptance_for_hits(models):
     assert found[0.1][1] > found[1.0][1] + 0.05, "guesses after a rejection must hit more often"
 
 
-def test_sampling_does_not_depend_on_how_the_tasks_run(models):
-    with engine.Overlapped() as overlapped:
-        runs = [run(*models, sampling=Sampling(1.0), C=0.5, executor=e, seed=9)[0].tokens
-                for e in (engine.sequential, overlapped)]
-    assert runs[0] == runs[1]
+@pytest.mark.parametrize("fallback", FALLBACKS)
+def test_rounds_do_not_depend_on_how_the_tasks_run(models, ways, fallback):
+    """One seed, one text, one cache: the way of running decides about time alone."""
+    runs = [run(models[0], draft, sampling=Sampling(1.0), C=0.5, executor=executor, fallback=fallback, seed=9)[1]
+            for draft, executor in ways.values()]
+    facts = [[(r.rows, r.tokens, r.accepted, r.hits, r.ranks, r.guesses, r.cache_bytes) for r in rounds]
+             for rounds in runs]
+    assert facts[0] == facts[1] == facts[2]
+
+
+def test_a_process_goes_on_after_a_cancelled_stream_and_reports_what_failed(models, random_model):
+    with DraftProcess(models[1]) as process:
+        stream = engine.ssd(models[0], process, PROMPTS, K=3, fan_out=SIX, max_new_tokens=30)
+        first = next(stream)
+        stream.close()
+        assert run(models[0], process)[1][0].tokens == first.tokens
+        with pytest.raises(RuntimeError, match="draft's process failed(.|\n)*out of range"):
+            run(models[0], process, [[5, 99]])  # no such token
+        assert run(models[0], process)[1][0].tokens == first.tokens
+        process._process.kill()
+        with pytest.raises(RuntimeError, match="ended"):
+            run(models[0], process)
+
+
+def test_a_process_keeps_to_its_core_and_gives_the_callers_back(models):
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("cores cannot be chosen here")
+    before = os.sched_getaffinity(0)
+    with DraftProcess(models[1]) as process:
+        assert len(os.sched_getaffinity(0)) == len(os.sched_getaffinity(process._process.pid)) == 1
+        assert os.sched_getaffinity(0) != os.sched_getaffinity(process._process.pid)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_rounds_are_those_of_plain_speculation_when_the_fallback_is_the_draft(models):

@@ -8,10 +8,10 @@ import torch
 
 
 def wait(device: torch.device | str) -> None:
-    """Return once the device has done all it was asked: without it a GPU's work is timed as free."""
+    """Return once the device has done what it was asked in this stream: without it a GPU's work is timed as free."""
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
     elif device.type == "mps":
         torch.mps.synchronize()
 

@@ -122,9 +122,9 @@ def attend(q: Float[Tensor, "B H T d"], k: Float[Tensor, "B Hkv S d"], v: Float[
     Hkv = k.shape[1]
     if mask is not None and mask.dim() == 3:
         mask = mask[:, None]  # B 1 T S
-    if q.is_cuda or causal or H == Hkv:
+    if causal or H == Hkv:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=H != Hkv)
-    # On a CPU fold the H/Hkv queries of a group into rows: each key is then read once, not once a query head.
+    # Fold the H/Hkv queries of a group into rows: each key is then read once, not once a query head.
     mask = None if mask is None else mask.repeat(*[1] * (mask.dim() - 2), H // Hkv, 1)
     return F.scaled_dot_product_attention(q.reshape(B, Hkv, -1, d), k, v, attn_mask=mask).view(B, H, T, d)
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from minilab.speculative.models import Cache, LanguageModel, check_pair
+from minilab.speculative.models import Cache, LanguageModel, ModelFacts, check_pair
 from minilab.speculative.sampling import GREEDY, Sampling, residual, sample, target_probs
 
 Prompts = Sequence[Sequence[int]]
@@ -189,7 +189,7 @@ def verify_greedy(best: Int[Tensor, "B K1"], s: Int[Tensor, "B K"]) -> tuple[Int
 class Batch:
     """The running rows of a decoding: their tokens so far, and which prompts they answer."""
 
-    def __init__(self, prompts: Prompts, max_new_tokens: int, stop: Collection[int], *models: LanguageModel,
+    def __init__(self, prompts: Prompts, max_new_tokens: int, stop: Collection[int], *models: ModelFacts,
                  lookahead: int = 0) -> None:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")

@@ -19,13 +19,18 @@ class Cache(Protocol):
 
 
 @runtime_checkable
-class LanguageModel(Protocol):
-    """Reads B rows of T tokens behind what the cache holds and returns the logits after each, B T V."""
+class ModelFacts(Protocol):
+    """What a decoding knows of a model without calling it: all that it needs of a draft in another process."""
 
     vocab_size: int
     context: int
     start_token: int  # stands for an empty prompt
     device: torch.device
+
+
+@runtime_checkable
+class LanguageModel(ModelFacts, Protocol):
+    """Reads B rows of T tokens behind what the cache holds and returns the logits after each, B T V."""
 
     def new_cache(self, batch: int, max_len: int) -> Cache: ...
 
@@ -47,7 +52,7 @@ class TreeModel(LanguageModel, Protocol):
                  mask: Bool[Tensor, "B T S"] | None = None, last_only: bool = False) -> Float[Tensor, "B _ V"]: ...
 
 
-def check_pair(target: LanguageModel, draft: LanguageModel) -> None:
+def check_pair(target: ModelFacts, draft: ModelFacts) -> None:
     """Raise ValueError unless a draft token means the same to the target."""
     if target.vocab_size != draft.vocab_size:
         raise ValueError(

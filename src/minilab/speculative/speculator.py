@@ -1,0 +1,168 @@
+"""The draft's side of a decoding: it speculates, prepares for outcomes while the target verifies, and answers one.
+
+The calls go `first`, then `prepare` and `answer` in turn. The target's side (`engine.py`) needs nothing else, so a
+`Speculator` may live in the caller's thread, in another, or in another process (`worker.py`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from minilab.core.timing import wait
+from minilab.speculative.decoding import Batch, prefill, propose
+from minilab.speculative.fallback import certain, fast_fallback
+from minilab.speculative.models import TreeModel
+from minilab.speculative.sampling import Sampling
+from minilab.speculative.tree import glue, grow, next_draft
+
+FanOut = Callable[[int], list[int]]  # K -> guesses for k = 0..K; `partial(fanout.uniform, budget)` is one
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the draft's side must know of a decoding."""
+
+    batch: Batch  # a copy of its own
+    K: int
+    plan: Sequence[tuple[list[int], list[int]]]  # for each lookahead: guesses after a hit and after a miss
+    sampling: Sampling
+    C: float
+    fallback: str
+    seed: int
+
+    @property
+    def branches(self) -> int:
+        return sum(self.plan[self.K][0])
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """What the target is to verify: s_1..s_K of each running row, and the distributions they were drawn from."""
+
+    s: Int[Tensor, "B K"]
+    q: Float[Tensor, "B K V"] | None  # None when greedy: each is one-hot
+    hits: list[bool]  # whether a row's came from the cache; else from the fallback
+    seconds: float  # that the fallback took, 0 if every row hit
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verification's outcome found in the cache, and the next speculation (None if no row runs on)."""
+
+    next: Speculation | None
+    ranks: list[int]
+    guesses: list[list[tuple[int, int]]]
+    cache_bytes: int
+    prepare_s: float
+
+
+class Speculator:
+    """A draft, its KV cache, and the speculation cache of the present round."""
+
+    def __init__(self, draft: TreeModel, job: Job) -> None:
+        self.draft, self.job, self.batch = draft, job, job.batch
+        self.cache = prefill(draft, self.batch.sequences, self.batch.capacity, scratch=job.K * job.branches)
+        self.drafter, self.guesser = (torch.Generator(draft.device).manual_seed(3 * job.seed + i) for i in (1, 2))
+
+    def first(self) -> Speculation:
+        """The first speculation, which is always the fallback's."""
+        self.now = self._speculate(None, None, None)
+        return self.now
+
+    def prepare(self) -> None:
+        """Draft for each guessed outcome of the speculation that is being verified."""
+        start = time.perf_counter()
+        job, device, s = self.job, self.draft.device, self.now.s
+        on_hit, on_miss = (torch.tensor(x, device=device) for x in job.plan[s.shape[1]])
+        widths = torch.where(torch.tensor(self.now.hits, device=device)[:, None], on_hit, on_miss)  # B K+1
+        self.logits = glue(self.draft, self.cache, self.batch.last(1).to(device), s)
+        self.prepared = grow(self.draft, self.cache, self.logits, widths, job.plan[job.K][0][:-1], job.sampling, job.C,
+                             self.drafter)
+        wait(device)
+        self.prepare_s = time.perf_counter() - start
+
+    def answer(self, accepted: list[int], bonus: list[int]) -> Answer:
+        """Take the outcome of each row, look it up, and fall back for rows that were not prepared for it."""
+        ranks = bonus_ranks(self.logits, accepted, bonus)
+        found, s, q = self.prepared.lookup(*(torch.tensor(x, device=self.draft.device) for x in (accepted, bonus)))
+        rows, now, prepared = self.batch.rows, self.now, self.prepared
+        self.batch.extend(outcome_tokens(now.s, accepted, bonus), accepted, now.s.shape[1], (self.cache,))
+        running = [i for i, row in enumerate(rows) if row in self.batch.rows]
+        self.now = None
+        if running:
+            self.now = self._speculate(found[running], s[running], None if q is None else q[running])
+        return Answer(self.now, ranks, prepared.keys(), prepared.nbytes, self.prepare_s)
+
+    def close(self) -> None:
+        """Nothing to end: a speculator elsewhere has."""
+
+    def _speculate(self, hit: Tensor | None, s: Tensor | None, q: Tensor | None) -> Speculation:
+        k, rows = self.batch.useful_lookahead(self.job.K), len(self.batch.rows)
+        hits = [False] * rows if hit is None else hit.tolist()
+        if s is not None:
+            s, q = s[:, :k], None if q is None else q[:, :k]
+        start, waiting = time.perf_counter(), hit is None or (k > 0 and not all(hits))
+        if waiting:
+            s_miss, q_miss = self._fall_back(k)
+            if hit is None:
+                s, q = s_miss, q_miss
+            else:
+                s = torch.where(hit[:, None], s, s_miss)
+                q = None if q is None else torch.where(hit[:, None, None], q, q_miss)
+            wait(self.draft.device)
+        return Speculation(s, q, hits, time.perf_counter() - start if waiting else 0.0)
+
+    def _fall_back(self, k: int) -> tuple[Tensor, Tensor | None]:
+        job = self.job
+        if job.fallback == "jit":
+            top = job.plan[k][1]
+            s, q = propose(self.draft, self.cache, self.batch, k,
+                           lambda logits, i: next_draft(logits, job.sampling, job.C, top[i], self.drafter))
+            self.cache.rollback(self.batch.lengths - 1)  # the glue pass reads them again, and s_K with them
+            return s, q
+        V, device = self.draft.vocab_size, self.draft.device
+        s = fast_fallback(job.fallback, self.batch.sequences, k, V, self.guesser).to(device)
+        return s, None if job.sampling.greedy else certain(s, V)
+
+
+def outcome_tokens(s: Int[Tensor, "B K"], accepted: list[int], bonus: list[int]) -> list[list[int]]:
+    """The new tokens of each row: those accepted of s_1..s_K, and the bonus token."""
+    return [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
+
+
+def bonus_ranks(logits: Float[Tensor, "B K1 V"], accepted: list[int], bonus: list[int]) -> list[int]:
+    """How many tokens the draft held likelier than the bonus token, in its row for what was accepted.
+
+    A fan-out above this rank would have hit, so one run gives the hit curve of every fan-out.
+    """
+    law = logits[torch.arange(len(logits)), accepted]  # B V
+    at = law.gather(-1, torch.tensor(bonus, device=law.device)[:, None])
+    return (law > at).sum(dim=-1).tolist()
+
+
+def plan(after_hit: FanOut, after_miss: FanOut, K: int, *, vocab_size: int, fit: int
+         ) -> list[tuple[list[int], list[int]]]:
+    """The fan-outs after a hit and after a miss for each lookahead 0..K, cut to the vocabulary and to `fit` branches.
+
+    The largest numbers are cut first. Raises ValueError unless both sum to the same number, at least 1.
+    """
+    lists = []
+    for k in range(K + 1):
+        both = [after_hit(k), after_miss(k)]
+        if sum(both[0]) != sum(both[1]) or min(map(min, both)) < 0 or sum(both[0]) < 1:
+            raise ValueError(f"the fan-outs for K={k} are {both[0]} after a hit and {both[1]} after a miss: both need "
+                             "the same sum, at least 1")
+        capped = [[min(F, vocab_size) for F in fan_out] for fan_out in both]
+        lists.append(tuple(_cut(fan_out, min(fit, *map(sum, capped))) for fan_out in capped))
+    return lists
+
+
+def _cut(fan_out: list[int], fit: int) -> list[int]:
+    fan_out = list(fan_out)
+    while sum(fan_out) > fit:
+        fan_out[fan_out.index(max(fan_out))] -= 1
+    return fan_out
