@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from minilab.nn.graphs import StaticModel
 from minilab.speculative import data, engine, fanout
 from minilab.speculative.decoding import autoregressive, collect, speculative
 from minilab.speculative.fallback import FALLBACKS, fast_fallback, follow_ngram
@@ -44,11 +45,11 @@ def ways(models):
     """Each way to run the two sides: the draft to hand to `ssd`, and the executor."""
     with engine.Overlapped() as overlapped, DraftProcess(models[1]) as process:
         yield {"sequential": (models[1], engine.sequential), "overlapped": (models[1], overlapped),
-               "process": (process, engine.sequential)}
+               "process": (process, engine.sequential), "static": (StaticModel(models[1]), overlapped)}
 
 
 @pytest.mark.parametrize("fallback", FALLBACKS)
-@pytest.mark.parametrize("way", ["sequential", "overlapped", "process"])
+@pytest.mark.parametrize("way", ["sequential", "overlapped", "process", "static"])
 @pytest.mark.parametrize("K, budget", [(1, 1), (3, 6), (4, 30)])
 def test_greedy_output_equals_autoregressive(models, ways, fallback, way, K, budget):
     expected = collect(autoregressive(models[0], PROMPTS, max_new_tokens=25), len(PROMPTS)).tokens
@@ -140,7 +141,7 @@ def test_rounds_do_not_depend_on_how_the_tasks_run(models, ways, fallback):
             for draft, executor in ways.values()]
     facts = [[(r.rows, r.tokens, r.accepted, r.hits, r.ranks, r.guesses, r.cache_bytes) for r in rounds]
              for rounds in runs]
-    assert facts[0] == facts[1] == facts[2]
+    assert facts[0] == facts[1] == facts[2] == facts[3]
 
 
 def test_a_process_goes_on_after_a_cancelled_stream_and_reports_what_failed(models, random_model):

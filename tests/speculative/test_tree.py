@@ -19,8 +19,9 @@ FAN_OUT = torch.tensor([[2, 0, 1, 3], [1, 2, 2, 1]])  # six branches each, diffe
 def grown(draft, sampling=GREEDY, C=1.0, top=(2, 1, 1), seed=0):
     cache = prefill(draft, SEQUENCES, 40, scratch=18)
     logits = glue(draft, cache, torch.tensor([row[-1:] for row in SEQUENCES]), S)
-    prepared = grow(draft, cache, logits, FAN_OUT, list(top), sampling, C, torch.Generator().manual_seed(seed))
-    return prepared, cache, logits
+    prefix, roots = fork(logits, FAN_OUT, branches=6, most=3)
+    grown = grow(draft, cache, logits, prefix, roots, top, sampling, C, torch.Generator().manual_seed(seed))
+    return SpeculationCache(prefix, roots, *grown), cache, logits
 
 
 def text_of(prepared: SpeculationCache, row: int, branch: int) -> list[int]:
@@ -122,7 +123,7 @@ def test_saguaro_example_of_theorem_19():
             rejected = (law - p).clamp(min=0)[s] / (law - p).clamp(min=0).sum()
             masked = logits.clone()
             masked[0, 0, s] = float("-inf")
-            _, guesses = fork(masked, torch.tensor([[2, 0]]))
+            _, guesses = fork(masked, torch.tensor([[2, 0]]), branches=2, most=2)
             total += rejected * residual(p, law)[guesses[0]].sum()
         return total.item()
 

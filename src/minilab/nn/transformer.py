@@ -11,8 +11,9 @@ Notable:
 Shapes: B batch, T new tokens, S slots that a query may see, V vocabulary, D width, H heads, d head width.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor, nn
 
 # cuDNN's attention plans anew for every number of keys, some 60 ms each on an H100: decoding would do nothing else.
 torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+Write = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # layer, new keys and values -> all of them
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,10 @@ class KVCache:
                              "each row's new length must lie between 0 and its present one")
         self.lengths = target
 
+    def end(self, more: int) -> int:
+        """The number of slots that a mask must cover when each row gets `more` tokens."""
+        return int(self.lengths.max()) + more
+
     def keep_rows(self, rows: Int[Tensor, "b"]) -> None:
         """Drop all rows but these (finished sequences leave the batch)."""
         self.k, self.v = self.k[:, rows.to(self.k.device)], self.v[:, rows.to(self.v.device)]
@@ -116,17 +124,23 @@ def rotate(x: Float[Tensor, "B H T d"], cos: Float[Tensor, "*b T d"], sin: Float
 
 
 def attend(q: Float[Tensor, "B H T d"], k: Float[Tensor, "B Hkv S d"], v: Float[Tensor, "B Hkv S d"],
-           mask: Bool[Tensor, "*b T S"] | None, causal: bool) -> Float[Tensor, "B H T d"]:
-    """Softmax attention of H query heads over Hkv key heads, each key head serving H/Hkv queries."""
+           mask: Float[Tensor, "*b GT S"] | None, causal: bool) -> Float[Tensor, "B H T d"]:
+    """Softmax attention of H query heads over Hkv key heads, each key head serving G = H/Hkv queries.
+
+    The queries of a group are folded into rows: each key is then read once, not once a query head.
+    """
     B, H, T, d = q.shape
     Hkv = k.shape[1]
-    if mask is not None and mask.dim() == 3:
-        mask = mask[:, None]  # B 1 T S
     if causal or H == Hkv:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=H != Hkv)
-    # Fold the H/Hkv queries of a group into rows: each key is then read once, not once a query head.
-    mask = None if mask is None else mask.repeat(*[1] * (mask.dim() - 2), H // Hkv, 1)
     return F.scaled_dot_product_attention(q.reshape(B, Hkv, -1, d), k, v, attn_mask=mask).view(B, H, T, d)
+
+
+def folded(mask: Bool[Tensor, "*b T S"], groups: int, dtype: torch.dtype) -> Float[Tensor, "*c GT S"]:
+    """A mask for `attend`, made once for all layers: 0 or -inf, repeated for the queries of a group."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -math.inf)
+    bias = bias[:, None] if bias.dim() == 3 else bias  # B 1 T S
+    return bias.repeat(*[1] * (bias.dim() - 2), groups, 1)
 
 
 class Linear(nn.Linear):
@@ -271,26 +285,34 @@ class Transformer(nn.Module):
             raise ValueError(f"{end} tokens do not fit the cache of {cache.max_len}")
         if end > self.config.context and positions is None:
             raise ValueError(f"{end} tokens pass the model's context of {self.config.context}")
-        x = self.embed(tokens)
         even = start is None or bool((start == start[0]).all())
         if even:
-            slots = torch.arange(end - T, end, device=x.device)  # T
+            slots = torch.arange(end - T, end, device=tokens.device)  # T
         else:
-            slots = (start[:, None] + torch.arange(T)).to(x.device)  # B T
+            slots = (start[:, None] + torch.arange(T)).to(tokens.device)  # B T
         positions = slots if positions is None else positions
-        cos, sin = self.rope_table()[:, positions]
-        if positions.dim() == 2:
-            cos, sin = cos[:, None], sin[:, None]  # B 1 T d
         # One token over equal rows sees every slot; a prompt in an empty cache is the causal kernel's case.
         causal = mask is None and end == T and T > 1
         if mask is None and not causal and not (even and T == 1):
-            mask = torch.arange(end, device=x.device) <= slots[..., None]  # (B) T S
+            mask = torch.arange(end, device=tokens.device) <= slots[..., None]  # (B) T S
         where = slice(end - T, end) if even else slots
-        for i, block in enumerate(self.blocks):
-            store = None if cache is None else (lambda k, v, i=i: cache.write(i, k, v, where, end))
-            x = block(x, cos, sin, mask, causal, store)
+        write = None if cache is None else (lambda layer, k, v: cache.write(layer, k, v, where, end))
+        logits = self.read(tokens, positions, mask, causal, write, last_only)
         if cache is not None:
             cache.lengths = start + T
+        return logits
+
+    def read(self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "*b T"], mask: Bool[Tensor, "*c T S"] | None,
+             causal: bool, write: Write | None, last_only: bool = False) -> Float[Tensor, "B _ V"]:
+        """The pass itself, once it is known where tokens stand, what they see, and where keys and values go."""
+        x = self.embed(tokens)
+        cos, sin = self.rope_table()[:, positions]
+        if positions.dim() == 2:
+            cos, sin = cos[:, None], sin[:, None]  # B 1 T d
+        if mask is not None:
+            mask = folded(mask, self.config.n_heads // self.config.n_kv_heads, x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, mask, causal, None if write is None else functools.partial(write, i))
         x = self.norm(x[:, -1:] if last_only else x)
         return self.head(x)
 

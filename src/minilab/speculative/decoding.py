@@ -13,18 +13,18 @@ Notable:
 Shapes: B batch, K draft tokens a round, V vocabulary.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minilab.nn.graphs import captured, generator_for
 from minilab.speculative.models import Cache, LanguageModel, ModelFacts, check_pair
-from minilab.speculative.sampling import GREEDY, Sampling, residual, sample, target_probs
+from minilab.speculative.sampling import GREEDY, Sampling, draw, residual, sample, target_probs
 
 Prompts = Sequence[Sequence[int]]
-Draw = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]  # logits B V and place -> tokens B, probabilities B V
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
     cache = prefill(target, batch.sequences, batch.capacity)
     while batch.rows:
         logits = target(batch.last(1), cache=cache, last_only=True)[:, -1]  # B V
-        token = next_token(logits, sampling, generator)[0]
+        token, _ = draw(logits, sampling, generator)
         yield batch.extend([[t] for t in token.tolist()], [0] * len(token), 0, (cache,))
 
 
@@ -96,9 +96,10 @@ def speculative(target: LanguageModel, draft: LanguageModel, prompts: Prompts, *
     batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
     target_cache = prefill(target, batch.sequences, batch.capacity)
     draft_cache = prefill(draft, batch.sequences, batch.capacity)
+    drafter = generator_for(draft_cache, generator)
     while batch.rows:
         k = batch.useful_lookahead(K)
-        s, q = propose(draft, draft_cache, batch, k, lambda logits, _: next_token(logits, sampling, generator))
+        s, q = propose(draft, draft_cache, batch, [0] * k, sampling, drafter)
         logits = target(torch.cat((batch.last(1), s), dim=1), cache=target_cache)  # B K+1 V
         accepted, bonus = verify(logits, s, q, sampling, generator)
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
@@ -119,32 +120,29 @@ def prefill(model: LanguageModel, sequences: list[list[int]], capacity: int, **o
     return cache
 
 
-def propose(draft: LanguageModel, cache: Cache, batch: "Batch", K: int, draw: Draw
+def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[int], sampling: Sampling,
+            generator: torch.Generator | None, C: float = 1.0
             ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K V"] | None]:
     """Draft s_1..s_K and the distributions q_1..q_K they were drawn from (None when greedy: one-hot).
 
-    `draw(logits, i)` gives s_{i+1} and q_{i+1} of each row from the draft's logits there.
+    There are as many as numbers in `top`; those and C are for `sampling.draw`.
     """
     unread = int((batch.lengths - cache.lengths).max())  # 2 where s_K was accepted last round, else 1
     cache.rollback(batch.lengths - unread)
-    token, tokens, probs = batch.last(unread).to(draft.device), [], []
-    for i in range(K):
-        s, q = draw(draft(token, cache=cache, last_only=True)[:, -1], i)  # B, B V
-        token = s[:, None]
-        tokens.append(s)
-        probs.append(q)
-    if not tokens:
-        return token.new_empty(len(token), 0), None
-    return torch.stack(tokens, dim=1), None if probs[0] is None else torch.stack(probs, dim=1)
+    newest = batch.last(unread).to(draft.device)
+    if not top:
+        return newest[:, :0], None
 
+    def chain(token: Tensor) -> tuple[Tensor, Tensor | None]:
+        tokens, probs = [], []
+        for starved in top:
+            s, q = draw(draft(token, cache=cache, last_only=True)[:, -1], sampling, generator, C, starved)  # B, B V
+            token = s[:, None]
+            tokens.append(s)
+            probs.append(q)
+        return torch.stack(tokens, dim=1), None if sampling.greedy else torch.stack(probs, dim=1)
 
-def next_token(logits: Float[Tensor, "B V"], sampling: Sampling, generator: torch.Generator | None
-               ) -> tuple[Int[Tensor, "B"], Float[Tensor, "B V"] | None]:
-    """A token and the distribution it was drawn from; greedy needs no distribution."""
-    if sampling.greedy:
-        return logits.argmax(dim=-1), None
-    probs = target_probs(logits, sampling)
-    return sample(probs, generator), probs
+    return captured(cache, ("chain", tuple(top), sampling, C), chain, newest)
 
 
 def verify(logits: Float[Tensor, "B K1 V"], s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,

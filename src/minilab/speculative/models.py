@@ -13,6 +13,8 @@ class Cache(Protocol):
 
     lengths: Tensor
 
+    def end(self, more: int) -> int: ...
+
     def rollback(self, lengths: Tensor | int) -> None: ...
 
     def keep_rows(self, rows: Tensor) -> None: ...
@@ -108,6 +110,10 @@ class HuggingFaceCache:
     @property
     def lengths(self) -> Int[Tensor, "B"]:
         return self.seen.sum(dim=1)
+
+    def end(self, more: int) -> int:
+        """The number of slots that a mask must cover when each row gets `more` tokens."""
+        return int(self.lengths.max()) + more
 
     def in_their_slots(self, mask: Bool[Tensor, "B T S"]) -> Bool[Tensor, "B T Z"]:
         """A mask over the tokens of each row as one over the slots, hidden ones included."""

@@ -63,9 +63,11 @@ def target_probs(logits: Float[Tensor, "*b V"], sampling: Sampling) -> Float[Ten
 
 
 def sample(probs: Float[Tensor, "*b V"], generator: torch.Generator | None = None) -> Int[Tensor, "*b"]:
-    """One token from each distribution."""
-    flat = probs.reshape(-1, probs.shape[-1])
-    return torch.multinomial(flat, 1, generator=generator).view(probs.shape[:-1])
+    """One token from each distribution: the first to arrive if token x takes an exponential time of rate p(x).
+
+    That is `torch.multinomial`, less its checks, for which a GPU would have to wait.
+    """
+    return (probs / torch.empty_like(probs).exponential_(generator=generator)).argmax(dim=-1)
 
 
 def residual(p: Float[Tensor, "*b V"], q: Float[Tensor, "*b V"]) -> Float[Tensor, "*b V"]:
@@ -98,3 +100,16 @@ def starve(probs: Float[Tensor, "*b V"], top: int, C: float) -> Float[Tensor, "*
     starved = probs.scatter(-1, best.indices, C * best.values)
     mass = starved.sum(dim=-1, keepdim=True)
     return torch.where(mass > 0, starved / mass.clamp(min=torch.finfo(probs.dtype).tiny), probs)
+
+
+def draw(logits: Float[Tensor, "*b V"], sampling: Sampling, generator: torch.Generator | None, C: float = 1.0,
+         top: int = 0) -> tuple[Int[Tensor, "*b"], Float[Tensor, "*b V"] | None]:
+    """A token and the very distribution it was drawn from (None when greedy, where C has no say).
+
+    Saguaro sampling: the `top` likeliest tokens, those that are guessed as bonus tokens, are proposed less
+    often by the factor C, so that a rejection leaves the residual on them.
+    """
+    if sampling.greedy:
+        return logits.argmax(dim=-1), None
+    q = starve(target_probs(logits, sampling), top, C)
+    return sample(q, generator), q

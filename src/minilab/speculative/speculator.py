@@ -5,7 +5,7 @@ The calls go `first`, then `prepare` and `answer` in turn. The target's side (`e
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from minilab.core.timing import wait
+from minilab.nn.graphs import captured, generator_for
+from minilab.speculative.cache import SpeculationCache
 from minilab.speculative.decoding import Batch, prefill, propose
 from minilab.speculative.fallback import certain, fast_fallback
 from minilab.speculative.models import TreeModel
 from minilab.speculative.sampling import Sampling
-from minilab.speculative.tree import glue, grow, next_draft
+from minilab.speculative.tree import fork, glue, grow
 
 FanOut = Callable[[int], list[int]]  # K -> guesses for k = 0..K; `partial(fanout.uniform, budget)` is one
+Plan = list[tuple[list[int], list[int]]]  # for each lookahead 0..K: guesses after a hit, and after a miss
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Job:
 
     batch: Batch  # a copy of its own
     K: int
-    plan: Sequence[tuple[list[int], list[int]]]  # for each lookahead: guesses after a hit and after a miss
+    plan: Plan
     sampling: Sampling
     C: float
     fallback: str
@@ -66,7 +69,8 @@ class Speculator:
     def __init__(self, draft: TreeModel, job: Job) -> None:
         self.draft, self.job, self.batch = draft, job, job.batch
         self.cache = prefill(draft, self.batch.sequences, self.batch.capacity, scratch=job.K * job.branches)
-        self.drafter, self.guesser = (torch.Generator(draft.device).manual_seed(3 * job.seed + i) for i in (1, 2))
+        drafter, self.guesser = (torch.Generator(draft.device).manual_seed(3 * job.seed + i) for i in (1, 2))
+        self.drafter = generator_for(self.cache, drafter)
 
     def first(self) -> Speculation:
         """The first speculation, which is always the fallback's."""
@@ -77,11 +81,19 @@ class Speculator:
         """Draft for each guessed outcome of the speculation that is being verified."""
         start = time.perf_counter()
         job, device, s = self.job, self.draft.device, self.now.s
-        on_hit, on_miss = (torch.tensor(x, device=device) for x in job.plan[s.shape[1]])
-        widths = torch.where(torch.tensor(self.now.hits, device=device)[:, None], on_hit, on_miss)  # B K+1
-        self.logits = glue(self.draft, self.cache, self.batch.last(1).to(device), s)
-        self.prepared = grow(self.draft, self.cache, self.logits, widths, job.plan[job.K][0][:-1], job.sampling, job.C,
-                             self.drafter)
+        on_hit, on_miss = job.plan[s.shape[1]]
+        branches, most, top = sum(on_hit), max(on_hit + on_miss), tuple(job.plan[job.K][0][:-1])
+
+        def work(newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple[Tensor | None, ...]:
+            logits = glue(self.draft, self.cache, newest, s)
+            prefix, roots = fork(logits, fan_out, branches, most)
+            return logits, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C,
+                                                self.drafter)
+
+        hits, *widths = (torch.tensor(x, device=device) for x in (self.now.hits, on_hit, on_miss))
+        self.logits, *prepared = captured(self.cache, ("prepare", branches, most, top, job.sampling, job.C), work,
+                                          self.batch.last(1).to(device), s, torch.where(hits[:, None], *widths))
+        self.prepared = SpeculationCache(*prepared)
         wait(device)
         self.prepare_s = time.perf_counter() - start
 
@@ -119,9 +131,8 @@ class Speculator:
     def _fall_back(self, k: int) -> tuple[Tensor, Tensor | None]:
         job = self.job
         if job.fallback == "jit":
-            top = job.plan[k][1]
-            s, q = propose(self.draft, self.cache, self.batch, k,
-                           lambda logits, i: next_draft(logits, job.sampling, job.C, top[i], self.drafter))
+            top = job.plan[k][1][:k]
+            s, q = propose(self.draft, self.cache, self.batch, top, job.sampling, self.drafter, job.C)
             self.cache.rollback(self.batch.lengths - 1)  # the glue pass reads them again, and s_K with them
             return s, q
         V, device = self.draft.vocab_size, self.draft.device
@@ -144,25 +155,28 @@ def bonus_ranks(logits: Float[Tensor, "B K1 V"], accepted: list[int], bonus: lis
     return (law > at).sum(dim=-1).tolist()
 
 
-def plan(after_hit: FanOut, after_miss: FanOut, K: int, *, vocab_size: int, fit: int
-         ) -> list[tuple[list[int], list[int]]]:
-    """The fan-outs after a hit and after a miss for each lookahead 0..K, cut to the vocabulary and to `fit` branches.
+def plan(after_hit: FanOut, after_miss: FanOut, K: int, *, vocab_size: int) -> Plan:
+    """Both fan-outs as lists, no number above the vocabulary.
 
-    The largest numbers are cut first. Raises ValueError unless both sum to the same number, at least 1.
+    Raises ValueError unless both have the same sum for each lookahead, at least 1.
     """
     lists = []
     for k in range(K + 1):
-        both = [after_hit(k), after_miss(k)]
+        both = after_hit(k), after_miss(k)
         if sum(both[0]) != sum(both[1]) or min(map(min, both)) < 0 or sum(both[0]) < 1:
             raise ValueError(f"the fan-outs for K={k} are {both[0]} after a hit and {both[1]} after a miss: both need "
                              "the same sum, at least 1")
-        capped = [[min(F, vocab_size) for F in fan_out] for fan_out in both]
-        lists.append(tuple(_cut(fan_out, min(fit, *map(sum, capped))) for fan_out in capped))
-    return lists
+        lists.append(tuple([min(F, vocab_size) for F in fan_out] for fan_out in both))
+    return cut(lists, vocab_size * (K + 1))
 
 
-def _cut(fan_out: list[int], fit: int) -> list[int]:
+def cut(lists: Plan, fit: int) -> Plan:
+    """The same with at most `fit` branches, as many after a hit as after a miss; the largest numbers shrink first."""
+    return [tuple(_shrunk(F, min(fit, *map(sum, both))) for F in both) for both in lists]
+
+
+def _shrunk(fan_out: list[int], most: int) -> list[int]:
     fan_out = list(fan_out)
-    while sum(fan_out) > fit:
+    while sum(fan_out) > most:
         fan_out[fan_out.index(max(fan_out))] -= 1
     return fan_out

@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minilab.speculative.cache import SpeculationCache
 from minilab.speculative.models import Cache, TreeModel
-from minilab.speculative.sampling import Sampling, sample, starve, target_probs
+from minilab.speculative.sampling import Sampling, draw
 
 
 def glue(draft: TreeModel, cache: Cache, newest: Int[Tensor, "B 1"], s: Int[Tensor, "B K"]
@@ -34,18 +33,19 @@ def glue(draft: TreeModel, cache: Cache, newest: Int[Tensor, "B 1"], s: Int[Tens
     return logits
 
 
-def fork(logits: Float[Tensor, "B K1 V"], fan_out: Int[Tensor, "B K1"]
+def fork(logits: Float[Tensor, "B K1 V"], fan_out: Int[Tensor, "B K1"], branches: int, most: int
          ) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B M"]]:
     """For each branch of each row: how many accepted tokens it assumes, and the bonus token it assumes.
 
-    Every row of `fan_out` has the sum M. The ranking is by the raw logits, whatever the temperature.
+    Every row of `fan_out` has the sum M = `branches` and no number above `most`. The ranking is by the raw logits,
+    whatever the temperature.
     """
-    B, M = len(fan_out), int(fan_out[0].sum())
-    most = min(int(fan_out.max()), logits.shape[-1])
     ranked = logits.topk(most, dim=-1).indices  # B K+1 most
-    wanted = torch.arange(most, device=logits.device) < fan_out[..., None]
-    k = torch.arange(fan_out.shape[1], device=logits.device)[None, :, None].expand_as(ranked)
-    return k[wanted].view(B, M), ranked[wanted].view(B, M)
+    ends = fan_out.cumsum(dim=1)  # of each k's branches
+    branch = torch.arange(branches, device=logits.device).expand(len(logits), -1)  # B M
+    k = torch.searchsorted(ends, branch.contiguous(), right=True)
+    rank = branch - (ends - fan_out).gather(1, k)
+    return k, ranked.flatten(1).gather(1, k * most + rank)
 
 
 def tree_mask(read: Int[Tensor, "B"], K: int, prefix: Int[Tensor, "B M"], depth: int, end: int
@@ -59,38 +59,25 @@ def tree_mask(read: Int[Tensor, "B"], K: int, prefix: Int[Tensor, "B M"], depth:
     return trunk | (own & (in_tree >= 0)[:, None] & (in_tree < (depth + 1) * M)[:, None])
 
 
-def grow(draft: TreeModel, cache: Cache, logits: Float[Tensor, "B K1 V"], fan_out: Int[Tensor, "B K1"],
-         top: Sequence[int], sampling: Sampling, C: float, generator: torch.Generator | None) -> SpeculationCache:
-    """A token for each of the K numbers in `top`, for each forked branch; the cache is left as `glue` left it.
+def grow(draft: TreeModel, cache: Cache, logits: Float[Tensor, "B K1 V"], prefix: Int[Tensor, "B M"],
+         roots: Int[Tensor, "B M"], top: Sequence[int], sampling: Sampling, C: float, generator: torch.Generator | None
+         ) -> tuple[Int[Tensor, "B M K"], Float[Tensor, "B M K V"] | None]:
+    """A token for each of the K numbers in `top`, for each forked branch, and the distributions they were drawn from.
 
-    `top[i]` is the number of guesses that the next round will have for i accepted tokens: see `next_draft`.
+    `top[i]` is the number of guesses that the next round will have for i accepted tokens: see `sampling.draw`.
+    The cache is left as `glue` left it.
     """
-    trunk, glued = cache.lengths, logits.shape[1] - 1
-    read = trunk - glued - 1  # N - 1
-    prefix, token = fork(logits, fan_out)
-    place, M, roots = read.to(prefix.device)[:, None] + 1 + prefix, prefix.shape[1], token
+    trunk, glued, (M, token) = cache.lengths, logits.shape[1] - 1, (prefix.shape[1], roots)
+    read = (trunk - glued - 1).to(prefix.device)  # N - 1
+    place = read[:, None] + 1 + prefix
     tokens, probs = [], []
     for depth, starved in enumerate(top):
-        mask = tree_mask(read.to(prefix.device), glued, prefix, depth, int(cache.lengths.max()) + M)
+        mask = tree_mask(read, glued, prefix, depth, cache.end(M))
         # Only a branch that is too long for the context to be used has positions beyond it.
         positions = (place + depth).clamp(max=draft.context - 1)
         law = draft(token, cache=cache, positions=positions, mask=mask)  # B M V
-        token, q = next_draft(law, sampling, C, starved, generator)
+        token, q = draw(law, sampling, generator, C, starved)
         tokens.append(token)
         probs.append(q)
     cache.rollback(trunk)
-    stacked = None if sampling.greedy else torch.stack(probs, dim=2)
-    return SpeculationCache(prefix, roots, torch.stack(tokens, dim=2), stacked)
-
-
-def next_draft(logits: Float[Tensor, "*b V"], sampling: Sampling, C: float, top: int, generator: torch.Generator | None
-               ) -> tuple[Int[Tensor, "*b"], Float[Tensor, "*b V"] | None]:
-    """A draft token and the very distribution it was drawn from (None when greedy, where C has no say).
-
-    Saguaro sampling: the `top` likeliest tokens, those that are guessed as bonus tokens, are proposed less
-    often by the factor C, so that a rejection leaves the residual on them.
-    """
-    if sampling.greedy:
-        return logits.argmax(dim=-1), None
-    q = starve(target_probs(logits, sampling), top, C)
-    return sample(q, generator), q
+    return torch.stack(tokens, dim=2), None if sampling.greedy else torch.stack(probs, dim=2)

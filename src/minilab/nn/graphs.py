@@ -1,0 +1,181 @@
+"""A transformer whose passes have fixed shapes, so that a GPU can replay them as CUDA graphs.
+
+A small model's pass is a few hundred kernels of a few microseconds each, and launching one from Python takes longer
+than running it. A graph launches all of them at once. For that nothing may depend on values that only the host
+knows: queries attend over all slots of a cache under a mask, and where a row's tokens go is computed on the device
+from the rows' lengths. What is captured is any function of tensors over one cache, from a single pass to a whole
+chain of drafts; it is captured at its first call with given shapes, which takes some tenths of a second.
+
+Without CUDA, and for many rows, the same functions run uncaptured: same results, same shapes, only no graph.
+"""
+
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from minilab.nn.transformer import KVCache, Transformer
+
+MOST_ROWS = 16  # rows leave a batch one by one, and each number of rows needs graphs of its own
+WIDEST = 32  # longer runs of tokens are prompts: each has a length of its own, and is read once
+ROUND_TO = 128  # slots; so that decodings of similar length share a buffer and its graphs
+
+
+@dataclass(eq=False)  # a buffer is itself, whatever it holds
+class _Buffer:
+    """Memory of one cache, and the graphs that have its addresses in them."""
+
+    k: Tensor
+    v: Tensor
+    generator: torch.Generator
+    graphs: dict[Hashable, "_Graph"] = field(default_factory=dict)
+
+
+class StaticCache(KVCache):
+    """A `KVCache` in a buffer that outlives it. Inside a captured function its `lengths` are on the device."""
+
+    def __init__(self, buffer: _Buffer, batch: int) -> None:
+        self.buffer, self.inside = buffer, False
+        self.k, self.v = buffer.k[:, :batch], buffer.v[:, :batch]
+        self.lengths, self.max_len = torch.zeros(batch, dtype=torch.long), buffer.k.shape[3]
+
+    def end(self, more: int) -> int:
+        return self.max_len
+
+    def rollback(self, lengths: Int[Tensor, "B"] | int) -> None:
+        if self.inside:  # a check would wait for the device
+            self.lengths = torch.as_tensor(lengths).expand_as(self.lengths)
+        else:
+            super().rollback(lengths)
+
+    def keep_rows(self, rows: Int[Tensor, "b"]) -> None:
+        """Move the rows to the front, where the graphs for fewer rows expect them."""
+        n, rows_there = len(rows), rows.to(self.k.device)
+        for side in (self.k, self.v):
+            side[:, :n] = side[:, rows_there]
+        self.k, self.v, self.lengths = self.k[:, :n], self.v[:, :n], self.lengths[rows]
+
+    def run(self, key: Hashable, fn: Callable, *inputs: Tensor):
+        """fn(*inputs), captured. `fn` may read and advance this cache, and draw from `generator`.
+
+        `key` must tell apart all that fn depends on beside the shapes of inputs and cache. fn returns a tensor, or
+        a tuple of tensors and Nones.
+        """
+        if self.inside:
+            return fn(*inputs)
+        if self.k.is_cuda and len(self.lengths) <= MOST_ROWS:
+            full = (key, len(self.lengths), *((tuple(x.shape), x.dtype) for x in inputs))
+            if full not in self.buffer.graphs:
+                self.buffer.graphs[full] = _Graph(self, fn, inputs)
+            return self.buffer.graphs[full].replay(self, inputs)
+        found, lengths = self._inside(fn, inputs, self.lengths.to(self.k.device, copy=True))
+        self.lengths = lengths.cpu()
+        return found
+
+    def _inside(self, fn: Callable, inputs: tuple[Tensor, ...], lengths: Tensor) -> tuple:
+        """What fn returns, and the lengths that it leaves."""
+        self.lengths, self.inside = lengths, True
+        try:
+            return fn(*inputs), self.lengths
+        finally:
+            self.inside = False
+
+
+class _Graph:
+    """One captured function: memory for its inputs, the graph, and the memory of its outputs."""
+
+    def __init__(self, cache: StaticCache, fn: Callable, inputs: tuple[Tensor, ...]) -> None:
+        host, device, generator = cache.lengths, cache.k.device, cache.buffer.generator
+        self.inputs, self.lengths = [x.to(device, copy=True) for x in inputs], host.to(device)
+        before = generator.get_state()
+        here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(2):  # kernels are chosen and workspaces made before the capture
+                cache._inside(fn, self.inputs, self.lengths.clone())
+        here.wait_stream(side)
+        here.synchronize()
+        generator.set_state(before)
+        self.graph = torch.cuda.CUDAGraph()
+        self.graph.register_generator_state(generator)
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread may be decoding
+            self.outputs, end = cache._inside(fn, self.inputs, self.lengths.clone())
+        generator.set_state(before)
+        cache.lengths = host
+        self.graph.replay()
+        self.advance = (end - self.lengths).cpu()  # the same for any lengths
+        generator.set_state(before)
+
+    def replay(self, cache: StaticCache, inputs: tuple[Tensor, ...]):
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given, non_blocking=True)
+        self.lengths.copy_(cache.lengths, non_blocking=True)
+        self.graph.replay()
+        cache.lengths = cache.lengths + self.advance
+        if isinstance(self.outputs, tuple):  # copies: the next replay overwrites the graph's own
+            return tuple(None if x is None else x.clone() for x in self.outputs)
+        return self.outputs.clone()
+
+
+class StaticModel:
+    """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model, self._free = model, []
+        self.vocab_size, self.context, self.start_token = model.vocab_size, model.context, model.start_token
+        self.device = model.device
+
+    def new_cache(self, batch: int, max_len: int, *, scratch: int = 0) -> StaticCache:
+        """An empty cache; the memory of one that is no longer used, with its graphs, if it is large enough.
+
+        Raises ValueError if `max_len` passes the context.
+        """
+        slots = -(-(max_len + scratch) // ROUND_TO) * ROUND_TO
+        fit = next((b for b in self._free if b.k.shape[1] >= batch and b.k.shape[3] == slots), None)
+        if fit is None or max_len > self.context:  # the model's own cache knows how to refuse
+            fresh = self.model.new_cache(batch, max_len, scratch=slots - max_len)
+            fit = _Buffer(fresh.k, fresh.v, torch.Generator(self.device))
+        else:
+            self._free.remove(fit)
+        cache = StaticCache(fit, batch)
+        weakref.finalize(cache, self._free.append, fit)
+        return cache
+
+    def __call__(self, tokens: Int[Tensor, "B T"], *, cache: StaticCache, positions: Int[Tensor, "B T"] | None = None,
+                 mask: Bool[Tensor, "B T S"] | None = None, last_only: bool = False) -> Float[Tensor, "B _ V"]:
+        if tokens.shape[1] > WIDEST and mask is None and not cache.inside:
+            return self.model(tokens, cache=cache, last_only=last_only)
+        given = {"positions": positions, "mask": mask}
+        names = tuple(name for name, x in given.items() if x is not None)
+
+        def one_pass(tokens: Tensor, *rest: Tensor) -> Tensor:
+            return self._pass(tokens, cache, last_only, **dict(zip(names, rest, strict=True)))
+
+        return cache.run(("pass", names, last_only), one_pass, tokens, *(given[name] for name in names))
+
+    def _pass(self, tokens: Tensor, cache: StaticCache, last_only: bool, positions: Tensor | None = None,
+              mask: Tensor | None = None) -> Tensor:
+        T, S = tokens.shape[1], cache.max_len
+        slots = cache.lengths[:, None] + torch.arange(T, device=tokens.device)  # B T
+        if mask is None:
+            mask = torch.arange(S, device=tokens.device) <= slots[..., None]  # B T S
+        logits = self.model.read(tokens, slots if positions is None else positions, mask, False,
+                                 lambda layer, k, v: cache.write(layer, k, v, slots, S), last_only)
+        cache.lengths = cache.lengths + T
+        return logits
+
+
+def captured(cache, key: Hashable, fn: Callable, *inputs: Tensor):
+    """fn(*inputs), as a graph where the cache allows it."""
+    return cache.run(key, fn, *inputs) if isinstance(cache, StaticCache) else fn(*inputs)
+
+
+def generator_for(cache, generator: torch.Generator | None) -> torch.Generator | None:
+    """The generator to draw from in captured functions over this cache, continuing from the one given."""
+    if not isinstance(cache, StaticCache) or not cache.k.is_cuda:
+        return generator
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device if generator else None)
+    return cache.buffer.generator.manual_seed(int(seed))
