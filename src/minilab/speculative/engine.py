@@ -31,7 +31,7 @@ from minilab.speculative.decoding import Batch, Prompts, Round, prefill, verify
 from minilab.speculative.fallback import check_fallback
 from minilab.speculative.models import LanguageModel, TreeModel, check_pair
 from minilab.speculative.sampling import GREEDY, Sampling
-from minilab.speculative.speculator import FanOut, Job, Speculator, outcome_tokens, plan
+from minilab.speculative.speculator import FanOut, Job, Speculator, cut, outcome_tokens, plan
 from minilab.speculative.worker import DraftProcess
 
 
@@ -123,12 +123,11 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
     check_fallback(fallback)
     if not 0 <= C <= 1:
         raise ValueError(f"C must lie in [0, 1], not {C}")
-    both = (fan_out, after_miss or fan_out)
-    branches = sum(plan(*both, K, vocab_size=draft.vocab_size, fit=10**9)[K][0])
-    fit = branches_within(cache_bytes, branches, rows=len(prompts), K=K, vocab_size=draft.vocab_size,
+    guesses = plan(fan_out, after_miss or fan_out, K, vocab_size=draft.vocab_size)
+    fit = branches_within(cache_bytes, sum(guesses[K][0]), rows=len(prompts), K=K, vocab_size=draft.vocab_size,
                           greedy=sampling.greedy)
     batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
-    job = Job(copy.deepcopy(batch), K, plan(*both, K, vocab_size=draft.vocab_size, fit=fit), sampling, C, fallback, seed)
+    job = Job(copy.deepcopy(batch), K, cut(guesses, fit), sampling, C, fallback, seed)
     verifier = torch.Generator(target.device).manual_seed(3 * seed)
     cache = prefill(target, batch.sequences, batch.capacity)
     side = draft.speculator(job) if isinstance(draft, DraftProcess) else Speculator(draft, job)

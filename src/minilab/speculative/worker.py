@@ -16,7 +16,6 @@ from torch import Tensor
 
 from minilab.speculative.speculator import Answer, Job, Speculation, Speculator
 
-
 STOP, IDLE = "stop", "idle"
 
 
