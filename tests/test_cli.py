@@ -1,6 +1,7 @@
 """The command line, on a method made up for the purpose."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,13 +28,17 @@ class Preset:
     seed: int = 0
     device: str = "cpu"
     steps: int = 1000
+    pair: str = "shipped"
+    heat: tuple[float, ...] = (0.0, 1.0)
+    threads: int | None = None
 
 def speed(preset):
     """How fast it goes.
 
     The rest is not shown."""
     started = time.perf_counter()
-    results = {"curve": list(range(10)), "nested": {"mean": 1.5, "seed": preset.seed}, "few": [1, 2]}
+    results = {"curve": list(range(10)), "nested": {"mean": 1.5, "seed": preset.seed}, "few": [1, 2],
+               "table": [{"K": k, "speed": {"low": k / 2}} for k in range(7)]}
     return Record.new(experiment="toy/speed", preset=preset, results=results, started=started)
 
 def wait(preset):
@@ -97,6 +102,45 @@ def test_run_equals_the_function_and_saves_its_record(toy, capsys):
     assert str(toy / "toy" / "speed.gpu.json") in capsys.readouterr().out
 
 
+def test_pair_and_other_fields_replace_the_presets_and_are_told_by_the_record(toy, tmp_path, capsys):
+    words = "--preset gpu --device cpu --pair org/big+small --set steps=12 --set heat=1,0.5 --set threads=2"
+    assert cli.main(["run", "toy/speed", *words.split(), "--records", str(tmp_path / "mine")]) == 0
+    record = Record.load("toy/speed", preset="gpu", root=tmp_path / "mine")
+    module = sys.modules["minilab.toy.experiments"]
+    preset = module.Preset("gpu", device="cpu", steps=12, pair="org/big+small", heat=(1.0, 0.5), threads=2)
+    assert record.compare(module.speed(preset), rtol=0.0) == []
+    assert "  with pair org/big+small\n" in capsys.readouterr().out
+
+    again = shlex.split(record.provenance["command"])  # it repeats the run
+    assert again[:3] == ["minilab", "run", "toy/speed"]
+    assert cli.main([*again[1:], "--device", "cpu", "--records", str(tmp_path / "again")]) == 0
+    assert record.compare(Record.load("toy/speed", preset="gpu", root=tmp_path / "again"), rtol=0.0) == []
+
+
+@pytest.mark.parametrize("words", ["--pair org/big+small", "--set steps=7"])
+def test_a_run_with_other_settings_does_not_replace_the_books_record(toy, capsys, words):
+    assert cli.main(["run", "toy/speed", *words.split()]) == 2
+    assert "--records DIR" in capsys.readouterr().err and not toy.exists()
+    assert cli.main(["run", "toy/speed", "--pair", "shipped", "--set", "steps=1000"]) == 0, "nothing is changed"
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("stepz=7", "has no field 'stepz' to set; it has steps, pair, heat, threads"),
+        ("name=gpu", "has no field 'name'"),
+        ("steps", "'' cannot stand for 1000"),
+        ("steps=many", "'many' cannot stand for 1000"),
+        ("steps=1.5", "'1.5' cannot stand for 1000"),
+        ("heat=1,hot", "cannot stand for 0.0"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(toy, tmp_path, capsys, setting, complaint):
+    assert cli.main(["run", "toy/speed", "--set", setting, "--records", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and "Traceback" not in error
+
+
 def test_records_can_go_elsewhere(toy, tmp_path, capsys):
     elsewhere = tmp_path / "elsewhere"
     assert cli.main(["run", "toy/speed", "--records", str(elsewhere)]) == 0
@@ -111,6 +155,7 @@ def test_show_prints_results_and_provenance(toy, capsys):
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
         *("results", "curve 10 values from 0 to 9", "nested.mean 1.5", "few 1, 2", "config", "steps 1000"),
+        *("table.0 K 0, speed.low 0.0", "table.6 K 6, speed.low 3.0"),
         *("provenance", "command minilab run toy/speed --preset cpu --seed 0"),
         f"versions.torch {torch.__version__}",
     ):

@@ -8,9 +8,11 @@ ensembles/asymptotes --preset gpu` equals `experiments.asymptotes(GPU)`. Exit co
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import importlib
 import importlib.util
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -64,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--preset", default="cpu", help="cpu (the default) or gpu")
     run.add_argument("--device", help="auto, cpu, mps, cuda or cuda:N, instead of the preset's")
     run.add_argument("--seed", type=int, help="a seed instead of the preset's")
+    run.add_argument(
+        "--pair",
+        metavar="TARGET+DRAFT",
+        help="models instead of the preset's: two Hugging Face names or folders, or shipped, or smollm2",
+    )
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any other field of the preset, such as prompts=8; may be repeated",
+    )
     run.add_argument("--records", type=Path, metavar="DIR", help="where to save, instead of records/")
 
     show = add("show", _show, "Print a record: its results and where they come from.")
@@ -109,13 +123,22 @@ def _run(arguments: argparse.Namespace) -> None:
     from minilab.core.device import pick_device
 
     experiment, preset = _find(arguments.experiment, arguments.preset)
-    overrides = {"device": arguments.device, "seed": arguments.seed}
-    preset = dataclasses.replace(preset, **{k: v for k, v in overrides.items() if v is not None})
+    given = {"device": arguments.device, "seed": arguments.seed}
+    given = {k: v for k, v in given.items() if v is not None}
+    changes = _changes(preset, arguments.pair, arguments.set)
+    if changes and arguments.records is None:
+        raise WrongCall(
+            f"with another {', '.join(changes)} the outcome is not the book's; say where its record goes: "
+            "--records DIR"
+        )
+    preset = dataclasses.replace(preset, **given, **changes)
     try:
         device = pick_device(preset.device)
     except ValueError as error:
         raise WrongCall(error) from error
     print(f"{arguments.experiment}, preset {preset.name}, seed {preset.seed}, on {device}", flush=True)
+    for name, value in changes.items():
+        print(f"  with {name} {value}", flush=True)
     if preset.name == "gpu" and device.type == "cpu":
         print(
             "no GPU was found, and this preset may take hours without one (--preset cpu takes minutes)",
@@ -123,9 +146,41 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     started = time.perf_counter()
     record = experiment.run(preset)
+    for name, value in changes.items():
+        record.provenance["command"] += f" --set {shlex.quote(f'{name}={value}')}"
     path = record.save(arguments.records)
     print(_table(record.results))
     print(f"saved {path} after {time.perf_counter() - started:.0f} s")
+
+
+def _changes(preset: Any, pair: str | None, settings: Sequence[str]) -> dict[str, Any]:
+    """What `--pair` and `--set` change in a preset. Raises WrongCall for an unknown field or a wrong value."""
+    texts = dict(text.partition("=")[::2] for text in settings)
+    texts |= {} if pair is None else {"pair": pair}
+    fields = [f.name for f in dataclasses.fields(preset) if f.name not in ("name", "device", "seed")]
+    changes = {}
+    for name, text in texts.items():
+        if name not in fields:
+            raise WrongCall(f"preset {preset.name!r} has no field {name!r} to set; it has {', '.join(fields)}")
+        if (value := _value(text, getattr(preset, name))) != getattr(preset, name):
+            changes[name] = value
+    return changes
+
+
+def _value(text: str, present: Any) -> Any:
+    """What `text` says, in the type of the field's present value. Raises WrongCall if it cannot be."""
+    try:
+        value = text if isinstance(present, str) else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(present, tuple):
+        values = value if isinstance(value, tuple) else (value,)
+        return tuple(_value(str(v), present[0]) for v in values) if present else values
+    if isinstance(present, float) and type(value) is int:
+        value = float(value)
+    if present is not None and type(value) is not type(present):
+        raise WrongCall(f"{text!r} cannot stand for {present!r}: give a value of the same type")
+    return value
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -197,10 +252,14 @@ def _table(part: dict) -> str:
 
 
 def _rows(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """A line for each leaf; a list of more than six values is told by its length and its range."""
+    """A line for each leaf, and for each entry of a table; a longer list of values is told by its range."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _rows(item, f"{key}.{name}" if key else name)
+        return
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        for i, entry in enumerate(value):
+            yield f"{key}.{i}", ", ".join(f"{name} {text}" for name, text in _rows(entry))
         return
     numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
     if isinstance(value, list) and len(value) > 6:

@@ -80,6 +80,12 @@ class HuggingFaceModel:
         self.start_token = first[0] if isinstance(first, list) else first
         self.device = model.device
 
+    def parameters(self):
+        return self.model.parameters()
+
+    def num_parameters(self) -> int:
+        return self.model.num_parameters()
+
     def new_cache(self, batch: int, max_len: int, *, scratch: int = 0) -> "HuggingFaceCache":
         if max_len > self.context:
             raise ValueError(f"a cache of {max_len} tokens is longer than the model's context of {self.context}")
