@@ -10,7 +10,7 @@ import torch
 from minilab.core.device import pick_device, seed_everything, with_threads
 from minilab.core.records import Experiment, Record
 from minilab.core.timing import interleaved, spread, times
-from minilab.speculative import experiments_ssd, recipes, theory
+from minilab.speculative import experiments_speed, experiments_ssd, recipes, theory
 from minilab.speculative.decoding import Round, autoregressive, collect, speculative
 from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
@@ -217,6 +217,8 @@ EXPERIMENTS = {
     "speed": Experiment(speed, SPEED),
     "hits": Experiment(experiments_ssd.hits, experiments_ssd.HITS),
     "saguaro": Experiment(experiments_ssd.saguaro, experiments_ssd.SAGUARO),
+    "headline": Experiment(experiments_speed.headline, experiments_speed.HEADLINE),
+    "batches": Experiment(experiments_speed.batches, experiments_speed.BATCHES),
     "pair": Experiment(recipes.pair, recipes.PAIR),
     "smollm_draft": Experiment(recipes.smollm_draft, recipes.SMOL_DRAFT),
 }

@@ -1,0 +1,189 @@
+"""The experiments of chapter 1 that a clock decides: AR, SD and SSD side by side, alone and in batches.
+
+AR is autoregressive decoding, SD speculative decoding, SSD speculative speculative decoding. Contestants are timed
+in turn in one process, ratios are taken within a turn, and SD is tuned: it is compared at its own best K.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, median
+
+import torch
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Record
+from minilab.core.timing import interleaved, spread
+from minilab.speculative import fanout, simulate
+from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
+from minilab.speculative.engine import AsyncRound, Executor, Overlapped, sequential, ssd
+from minilab.speculative.models import ModelFacts, TreeModel
+from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
+from minilab.speculative.sampling import Sampling
+from minilab.speculative.worker import DraftProcess
+
+
+@contextlib.contextmanager
+def side_by_side(draft: TreeModel) -> Iterator[tuple[ModelFacts, Executor]]:
+    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream or a device of its own."""
+    if draft.device.type == "cpu":
+        with DraftProcess(draft) as process:
+            yield process, sequential
+    else:
+        with Overlapped() as executor:
+            yield draft, executor
+
+
+@dataclass(frozen=True)
+class HeadlinePreset:
+    name: str
+    prompts: int
+    new_tokens: int
+    repeats: int
+    lookaheads: tuple[int, ...]  # of SD
+    ssd: tuple[tuple[int, int], ...]  # K and the number of branches
+    temperatures: tuple[float, ...] = (0.0, 0.7)
+    threads: int | None = None
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+HEADLINE = {
+    "cpu": HeadlinePreset("cpu", prompts=3, new_tokens=64, repeats=3, lookaheads=(1, 2, 3, 4), ssd=((2, 6), (3, 8)),
+                          threads=1, device="cpu"),
+    "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 6, 8),
+                          ssd=((2, 12), (3, 16), (4, 20), (6, 32), (8, 32)), device="cuda"),
+}
+
+
+@with_threads
+def headline(preset: HeadlinePreset) -> Record:
+    """Tokens per second of AR, SD and SSD at batch 1, the parts of a round, and what the simulator makes of them."""
+    started = time.perf_counter()
+    pair = load_pair_for(preset.pair, pick_device(preset.device))
+    results = {}
+    with side_by_side(pair.draft) as (draft, executor):
+        for temperature in preset.temperatures:
+            results[str(temperature)] = _headline(preset, pair, draft, executor, Sampling(temperature))
+    return Record.new(experiment="speculative/headline", preset=preset, results={"temperatures": results},
+                      started=started)
+
+
+def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: Executor, sampling: Sampling) -> dict:
+    prompts = [pair.encode(p) for p in prompts_for(pair, preset.prompts)]
+    options = dict(max_new_tokens=preset.new_tokens, sampling=sampling)
+
+    def generator() -> torch.Generator:
+        return torch.Generator(pair.target.device).manual_seed(preset.seed)
+
+    def ar() -> list[Generation]:
+        return [collect(autoregressive(pair.target, [p], generator=generator(), **options), 1) for p in prompts]
+
+    def sd(K: int) -> list[Generation]:
+        return [collect(speculative(pair.target, pair.draft, [p], K=K, generator=generator(), **options), 1)
+                for p in prompts]
+
+    def asynchronous(K: int, branches: int, draft=draft, executor=executor) -> list[Generation]:
+        return [collect(ssd(pair.target, draft, [p], K=K, fan_out=partial(fanout.uniform, branches), executor=executor,
+                            seed=preset.seed, **options), 1) for p in prompts]
+
+    contestants = {"ar": ar, **{f"sd {K}": partial(sd, K) for K in preset.lookaheads},
+                   **{f"ssd {K} {b}": partial(asynchronous, K, b) for K, b in preset.ssd}}
+    seconds = interleaved(contestants, repeats=preset.repeats, device=pair.target.device)
+    fastest = {kind: min((n for n in contestants if n.split()[0] == kind), key=lambda n: median(seconds[n]))
+               for kind in ("ar", "sd", "ssd")}
+
+    def ratio(one: str, other: str) -> dict[str, float]:
+        return spread([b / a for a, b in zip(seconds[fastest[one]], seconds[fastest[other]], strict=True)])
+
+    K, branches = map(int, fastest["ssd"].split()[1:])
+    texts = {kind: contestants[fastest[kind]]() for kind in fastest}
+    alone = asynchronous(K, branches, pair.draft, sequential)
+    rounds = [step for run in alone for step in run.rounds]
+    in_parts, at_once = (sum(predicted[i].seconds for predicted in map(simulate.replay, (run.rounds for run in alone)))
+                         for i in (0, 1))
+    total = preset.prompts * preset.new_tokens
+    return {
+        "tokens_per_s": {name: spread([total / s for s in times]) for name, times in seconds.items()},
+        "fastest": fastest, "sd_over_ar": ratio("sd", "ar"), "ssd_over_sd": ratio("ssd", "sd"),
+        "ssd_over_ar": ratio("ssd", "ar"),
+        "same_text": {kind: fmean(a.tokens == b.tokens for a, b in zip(texts["ar"], runs, strict=True))
+                      for kind, runs in texts.items()},
+        "tokens_per_round": {kind: fmean(run.tokens_per_round for run in runs) for kind, runs in texts.items()},
+        **parts(rounds), "overlapped": parts([step for run in texts["ssd"] for step in run.rounds]),
+        "simulated": {"in_sequence_tokens_per_s": total / in_parts, "overlapped_tokens_per_s": total / at_once}}
+
+
+def parts(rounds: list[AsyncRound]) -> dict[str, float]:
+    """Hit rate and acceptance rate of the rounds, and the median seconds of their parts."""
+    full = max(step.drafted for step in rounds)
+    whole = [step.seconds for step in rounds if step.drafted == full]
+    hits = [hit for step in rounds for hit in step.hits if step.ranks]
+    missed = [s.fallback for s in whole if s.fallback]
+    tested = sum(min(k + 1, step.drafted) for step in rounds for k in step.accepted)
+    return {"hit_rate": fmean(hits), "acceptance_rate": sum(sum(step.accepted) for step in rounds) / tested,
+            "verify_s": median(s.verify for s in whole), "prepare_s": median(s.prepare for s in whole),
+            "together_s": median(s.together for s in whole), "fallback_s": median(missed) if missed else 0.0}
+
+
+@dataclass(frozen=True)
+class BatchesPreset:
+    name: str
+    batches: tuple[int, ...]
+    new_tokens: int
+    repeats: int
+    K_sd: int
+    K: int
+    branches: int
+    fallbacks: tuple[str, ...] = ("jit", "ngram", "random")
+    temperature: float = 0.0
+    threads: int | None = None
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+BATCHES = {
+    "cpu": BatchesPreset("cpu", batches=(1, 2, 4), new_tokens=32, repeats=3, K_sd=2, K=2, branches=6,
+                         fallbacks=("jit", "random"), threads=1, device="cpu"),
+    "gpu": BatchesPreset("gpu", batches=(1, 2, 4, 8, 16), new_tokens=128, repeats=3, K_sd=3, K=3, branches=16,
+                         device="cuda"),
+}
+
+
+@with_threads
+def batches(preset: BatchesPreset) -> Record:
+    """Throughput and latency against the batch size, for AR, SD, and SSD with each fallback.
+
+    One record for two figures of the paper: the fallback to choose (Figure 6) and the frontier (Figure 7).
+    """
+    started = time.perf_counter()
+    pair = load_pair_for(preset.pair, pick_device(preset.device))
+    everything = [pair.encode(p) for p in prompts_for(pair, max(preset.batches))]
+    options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(preset.temperature))
+    points = []
+    with side_by_side(pair.draft) as (draft, executor):
+        for batch in preset.batches:
+            prompts = everything[:batch]
+
+            def asynchronous(fallback: str, draft=draft, executor=executor, prompts=prompts) -> Generation:
+                return collect(ssd(pair.target, draft, prompts, K=preset.K, fallback=fallback, executor=executor,
+                                   fan_out=partial(fanout.uniform, preset.branches), seed=preset.seed, **options),
+                               len(prompts))
+
+            contestants = {
+                "ar": lambda prompts=prompts: collect(autoregressive(pair.target, prompts, **options), len(prompts)),
+                "sd": lambda prompts=prompts: collect(speculative(pair.target, pair.draft, prompts, K=preset.K_sd,
+                                                                  **options), len(prompts)),
+                **{fallback: partial(asynchronous, fallback) for fallback in preset.fallbacks}}
+            seconds = interleaved(contestants, repeats=preset.repeats, device=pair.target.device)
+            total = batch * preset.new_tokens
+            points.append({
+                "batch": batch, "tokens_per_s": {name: spread([total / s for s in t]) for name, t in seconds.items()},
+                "over_ar": {name: spread([a / s for a, s in zip(seconds["ar"], t, strict=True)])
+                            for name, t in seconds.items()},
+                "hit_rate": {f: parts(asynchronous(f).rounds)["hit_rate"] for f in preset.fallbacks}})
+    return Record.new(experiment="speculative/batches", preset=preset, results={"points": points}, started=started)
