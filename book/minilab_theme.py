@@ -22,6 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
 BRACKETS = re.compile(r"\([^()]*\)")
 COMPOSED = ("bs-tooltip-", "bs-popover-", "language-", "highlight-")  # names that scripts put together
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')  # a name, punctuation or space in highlighted code
 GLYPH = re.compile(r'"([^"\\])"')  # an icon is a string of one character
 WEBFONT = re.compile(
     r'url\(([^)]*/fa-[\w-]+)\.woff2\) format\("woff2"\),\s*url\([^)]*\) format\("truetype"\)'
@@ -126,11 +127,18 @@ def finish(app, error):
     shutil.rmtree(static / "locales", ignore_errors=True)
     for unused in [*UNUSED, *(p.relative_to(static) for p in static.rglob("*.map"))]:
         (static / unused).unlink(missing_ok=True)
+    for page in out.rglob("*.html"):
+        page.write_text(unwrap_plain_code(page.read_text(encoding="utf-8")), encoding="utf-8")
     sources = [*out.rglob("*.html"), *(p for p in static.rglob("*.js"))]
     words = set(re.findall(r"[\w-]+", " ".join(p.read_text(encoding="utf-8") for p in sources)))
     for sheet in static.rglob("*.css"):
         sheet.write_text(cut_css(sheet.read_text(encoding="utf-8"), words), encoding="utf-8")
     cut_fonts(static)
+
+
+def unwrap_plain_code(page: str) -> str:
+    """The page without marks on code that our two styles draw in the color of all code: half of a lab's code."""
+    return PLAIN.sub(r"\1", page)
 
 
 def cut_css(text: str, words: set[str]) -> str:

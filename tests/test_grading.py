@@ -25,7 +25,8 @@ from minilab.grading import reports, student, submissions
 nbformat = pytest.importorskip("nbformat")
 ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "labs" / "01-speculative-decoding.ipynb"
-POINTS = {"q1": 2, "q2": 2, "q3": 4, "q4": 3, "q5a": 3, "q5b": 3}
+POINTS = {"q1": 2, "q2": 2, "q3": 4, "q4": 3, "q5a": 3, "q5b": 3, "q7": 4, "q8": 3, "q9": 4}
+MEASURES = "measures"  # the tag of cells that decode text, or show what came of it: no question's tests need them
 SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION\n?", re.DOTALL | re.MULTILINE)
 
 
@@ -58,12 +59,14 @@ class Lab:
                 self.public.append(cell.source)
 
     def namespace(self) -> dict:
-        """The lab's variables after all cells but the tests have run, solutions included."""
+        """The lab's variables after all cells but tests and measurements have run, solutions included."""
         env: dict = {}
         cells = nbformat.read(LAB, as_version=4).cells
         with contextlib.redirect_stdout(io.StringIO()):
             for cell in cells:
-                if cell.cell_type == "code" and "BEGIN TEST CONFIG" not in cell.source:
+                if cell.cell_type != "code" or MEASURES in cell.metadata.get("tags", ()):
+                    continue
+                if "BEGIN TEST CONFIG" not in cell.source:
                     exec(TransformerManager().transform_cell(cell.source), env)  # %pip is not Python
         return env
 
@@ -123,6 +126,13 @@ VALUES, BEST, EXTREMES = "test_worked_values", "test_best_number_of_guesses", "t
 CAUGHT, ALONE = "test_the_suspect_is_caught_and_the_innocent_goes_free", "test_each_bug_is_caught_alone"
 RARE = "test_rarer_bugs_are_caught"
 GREEDY, AWKWARD, SAVES = "test_equals_greedy_decoding", "test_awkward_sizes", "test_a_good_draft_saves_passes"
+SEVEN, SMALL = "test_theorem_12_with_seven_tokens_ahead", "test_small_lists_by_hand"
+SLOPE, AWKWARD_LISTS = "test_slope_and_spike", "test_awkward_shares_and_lists"
+FOLLOWED, SHORT = "test_texts_followed_by_hand", "test_short_texts_and_repetition"
+MANY = "test_which_of_many_matches_decides"
+SPEEDS, SWITCH = "test_speeds_by_hand", "test_the_switch_between_one_and_two"
+SOURCES = "test_each_number_comes_from_the_right_fallback"
+CROSSINGS = "test_crossings_with_their_own_numbers"
 BEST_OF = "def best_k(a, c, k_max=32): return max({}, key=lambda K: speedup(a, K, c))"
 
 # What a student might well write: (question, what is wrong, the answer, the tests that must fail).
@@ -279,6 +289,155 @@ WRONG_ANSWERS += [
     ]
 ]
 
+SHARES = """
+    def shares(budget, K, alpha, r):
+        chance = [alpha**k * (1 - alpha) for k in range(K)] + [alpha**K]
+        power = [p ** (1 / (1 + r)) for p in chance]
+        return [budget * x / sum(power) for x in power]
+    """
+WRONG_ANSWERS += [
+    ("q7", what, SHARES.replace(*change), {SEVEN, SLOPE})
+    for what, change in [
+        ("no spike at k = K", ("+ [alpha**K]", "+ [alpha**K * (1 - alpha)]")),
+        ("no guess for k = K", ("+ [alpha**K]", "")),
+        ("in proportion to the chance", ("p ** (1 / (1 + r))", "p")),
+        ("exponent upside down", ("(1 / (1 + r))", "(1 + r)")),
+        ("exponent 1 / r", ("(1 / (1 + r))", "(1 / r)")),
+        ("the budget is the first share", ("sum(power)", "power[0]")),
+        ("shares of one guess", ("budget * x", "x")),
+        ("one k too many", ("range(K)", "range(K + 1)")),
+    ]
+]
+
+REST = "below = sorted(range(len(real)), key=lambda k: F[k] - real[k])[: round(sum(real)) - sum(F)]"
+WRONG_ANSWERS += [
+    ("q7", "each rounded alone", "def whole(real): return [round(x) for x in real]", {SMALL, AWKWARD_LISTS}),
+    ("q7", "rounded down, the rest for k = 0", """
+        def whole(real):
+            F = [int(x) for x in real]
+            return [F[0] + round(sum(real)) - sum(F), *F[1:]]
+        """, {SMALL, AWKWARD_LISTS}),
+    ("q7", "rounded up, and the last pays", """
+        def whole(real):
+            F = [math.ceil(x) for x in real[:-1]]
+            return [*F, round(sum(real)) - sum(F)]
+        """, {SMALL, AWKWARD_LISTS}),
+    ("q7", "largest remainders, zeros and all", f"""
+        def whole(real):
+            F = [int(x) for x in real]
+            {REST}
+            return [n + (k in below) for k, n in enumerate(F)]
+        """, {AWKWARD_LISTS}),
+    ("q7", "zeros lifted to one beyond the budget", f"""
+        def whole(real):
+            F = [int(x) for x in real]
+            {REST}
+            return [max(1, n + (k in below)) for k, n in enumerate(F)]
+        """, {AWKWARD_LISTS}),
+    ("q7", "zeros lifted to one, the first pays", f"""
+        def whole(real):
+            F = [int(x) for x in real]
+            {REST}
+            F = [max(1, n + (k in below)) for k, n in enumerate(F)]
+            return [F[0] + round(sum(real)) - sum(F), *F[1:]]
+        """, {AWKWARD_LISTS}),
+    ("q7", "the largest share gets each guess", """
+        def whole(real):
+            F = [1] * len(real)
+            F[real.index(max(real))] += round(sum(real)) - len(real)
+            return F
+        """, {SMALL, AWKWARD_LISTS}),
+]  # fmt: skip
+WRONG_ANSWERS += [
+    ("q7", what, f"def hit_rate(F, outcomes): return {value}", {SMALL, AWKWARD_LISTS})
+    for what, value in [
+        ("ranks counted from one", "mean(rank <= F[k] for k, rank in outcomes)"),
+        ("all guesses for every k", "mean(rank < sum(F) for _, rank in outcomes)"),
+        ("k and rank swapped", "mean(k < F[min(rank, len(F) - 1)] for k, rank in outcomes)"),
+        ("hits counted, not their share", "sum(rank < F[k] for k, rank in outcomes)"),
+        ("each k weighs the same", "mean(mean(r < F[k] for k, r in outcomes if k == j) for j in dict(outcomes))"),
+    ]
+]
+
+FOLLOW = """
+    def follow(text, K, longest=3):
+        for n in range(min(longest, len(text) - 1), 0, -1):
+            for start in range(len(text) - n - 1, -1, -1):
+                if text[start : start + n] == text[-n:]:
+                    after = text[start + n :]
+                    return (after * K)[:K]
+        return None
+    """
+BACK, LENGTHS_OF_MATCH = "range(len(text) - n - 1, -1, -1)", "range(min(longest, len(text) - 1), 0, -1)"
+WRONG_ANSWERS += [
+    ("q8", what, FOLLOW.replace(*change), failing)
+    for what, change, failing in [
+        ("the first occurrence", (BACK, "range(len(text) - n)"), {FOLLOWED, SHORT, MANY}),
+        ("the end matches itself", (BACK, "range(len(text) - n, -1, -1)"), {FOLLOWED, SHORT, MANY}),
+        ("no overlap with the end", (BACK, "range(len(text) - 2 * n, -1, -1)"), {SHORT, MANY}),
+        ("the last place is not tried", (BACK, "range(len(text) - n - 1, 0, -1)"), {FOLLOWED, SHORT, MANY}),
+        ("shortest match first", (LENGTHS_OF_MATCH, "range(1, min(longest, len(text) - 1) + 1)"), {FOLLOWED, MANY}),
+        ("single tokens only", (LENGTHS_OF_MATCH, "range(1, 0, -1)"), {FOLLOWED, MANY}),
+        ("never less than the longest", (LENGTHS_OF_MATCH, "[longest]"), {FOLLOWED, SHORT, MANY}),
+        ("always three", ("min(longest, ", "min(3, "), {MANY}),
+        ("the match itself, not what follows", ("text[start + n :]", "text[start :]"), {FOLLOWED, SHORT, MANY}),
+        ("no repetition", ("(after * K)[:K]", "after[:K]"), {SHORT, MANY}),
+        ("the last token repeated", ("(after * K)[:K]", "(after + after[-1:] * K)[:K]"), {SHORT, MANY}),
+        ("zeros in place of None", ("return None", "return [0] * K"), {FOLLOWED, SHORT, MANY}),
+        ("a crash on the empty text", ("for n in", "text[-1]\n        for n in"), {SHORT}),
+    ]
+]  # fmt: skip
+
+BATCH_SPEED = """
+    def batch_speed(f, b, T_p=1.0):
+        tokens, all_hit = f.p * f.E_hit + (1 - f.p) * f.E_miss, f.p**b
+        return tokens / (all_hit * max(1.0, T_p) + (1 - all_hit) * (1 + f.T_b))
+    """
+CROSSING = """
+    def crossing(slow, fast, sizes, T_p=1.0):
+        for b in sizes:
+            if batch_speed(fast, b, T_p) >= batch_speed(slow, b, T_p):
+                return b
+    """
+B_STAR = """
+    def b_star(slow, fast):
+        tokens = slow.p * slow.E_hit + (1 - slow.p) * fast.E_miss
+        all_hit = 1 + 1 / slow.T_b - slow.E_hit / (slow.T_b * tokens)
+        return math.log(all_hit) / math.log(slow.p) if all_hit > 0 else math.inf
+    """
+ROW, LEVEL = "f.p * f.E_hit + (1 - f.p)", "batch_speed(fast, b, T_p) >= batch_speed(slow, b, T_p)"
+LOGARITHMS = "math.log(all_hit) / math.log(slow.p)"
+WRONG_ANSWERS += [
+    ("q9", what, frame.replace(*change), failing)
+    for frame, what, change, failing in [
+        (BATCH_SPEED, "each row waits for itself only", ("f.p**b", "f.p"), {SPEEDS, SWITCH, CROSSINGS}),
+        (BATCH_SPEED, "a batch of hits for the tokens too", (ROW, ROW.replace("f.p", "f.p**b")),
+         {SPEEDS, SWITCH, CROSSINGS}),
+        (BATCH_SPEED, "one hit is enough", ("f.p**b", "1 - (1 - f.p) ** b"), {SPEEDS, SWITCH, CROSSINGS}),
+        (BATCH_SPEED, "preparation shorter than a check", ("max(1.0, T_p)", "T_p"), {SPEEDS}),
+        (BATCH_SPEED, "preparation always hidden", ("max(1.0, T_p)", "1.0"), {SPEEDS, CROSSINGS}),
+        (BATCH_SPEED, "a miss needs no check", ("(1 + f.T_b)", "f.T_b"), {SPEEDS, CROSSINGS}),
+        (BATCH_SPEED, "tokens of all rows", ("return tokens", "return b * tokens"), {SPEEDS, CROSSINGS}),
+        (CROSSING, "one p for both", ("(fast, b", "(fast._replace(p=slow.p), b"), {CROSSINGS}),
+        (CROSSING, "level does not count", (">=", ">"), {CROSSINGS}),
+        (CROSSING, "preparation forgotten", (LEVEL, LEVEL.replace(", T_p", "")), {CROSSINGS}),
+        (CROSSING, "the other way round", (">=", "<="), {SWITCH, CROSSINGS}),
+        (CROSSING, "the last size if none", ("return b\n", "return b\n        return b\n"), {CROSSINGS}),
+        (CROSSING, "the position, not the size", ("in sizes:", "in range(len(sizes)):"), {CROSSINGS}),
+        (CROSSING, "the formula in its place", (LEVEL, "b >= b_star(slow, fast)"), {CROSSINGS}),
+        (B_STAR, "tokens of the slow one's misses", ("fast.E_miss", "slow.E_miss"), {SWITCH, SOURCES}),
+        (B_STAR, "time of the fast one", ("slow.T_b", "fast.T_b"), {SWITCH, SOURCES}),
+        (B_STAR, "chance of the fast one", ("slow.p", "fast.p"), {SOURCES}),
+        (B_STAR, "hits of the fast one", ("slow.E_hit", "fast.E_hit"), {SOURCES}),
+        (B_STAR, "a crash where the slow one always pays", ("if all_hit > 0 else math.inf", ""), {SOURCES}),
+        (B_STAR, "zero where the slow one always pays", ("math.inf", "0"), {SOURCES}),
+        (B_STAR, "logarithms the other way round", (LOGARITHMS, "math.log(slow.p) / math.log(all_hit)"),
+         {SWITCH, SOURCES}),
+        (B_STAR, "rounded up", (LOGARITHMS, f"math.ceil({LOGARITHMS})"), {SWITCH, SOURCES}),
+    ]
+]  # fmt: skip
+FRAMES = [("q5b", MENDED), ("q7", SHARES), ("q8", FOLLOW), ("q9", BATCH_SPEED), ("q9", CROSSING), ("q9", B_STAR)]
+
 
 @pytest.mark.parametrize("wrong", WRONG_ANSWERS, ids=lambda wrong: f"{wrong[0]}: {wrong[1]}")
 def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
@@ -286,8 +445,18 @@ def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
     assert failing_with(lab, solved, question, answer) == expected
 
 
-def test_the_frame_of_the_wrong_decoders_is_right_without_its_change(lab, solved):
-    assert failing_with(lab, solved, "q5b", MENDED) == set()
+def test_the_frames_of_wrong_answers_are_right_without_their_change(lab, solved):
+    for question, frame in FRAMES:
+        assert failing_with(lab, solved, question, frame) == set()
+
+
+def test_a_wrong_answer_differs_from_its_frame_and_each_hidden_test_rejects_two(lab):
+    """A change whose text is not in its frame would leave the right answer as it is."""
+    assert not {answer for _, _, answer, _ in WRONG_ANSWERS} & {frame for _, frame in FRAMES}
+    for question, tests in lab.tests.items():
+        for name, (_, hidden) in tests.items():
+            rejected = [what for q, what, _, failing in WRONG_ANSWERS if q == question and name in failing]
+            assert len(rejected) >= 2 or not hidden, f"{name} of {question} rejects {rejected}"
 
 
 # ------------------------------------------------------------------------------------- through Otter
@@ -413,7 +582,7 @@ def points_of(row: dict[str, str]) -> dict[str, float]:
 def test_the_instructors_solutions_earn_full_marks(rows):
     row = rows["as an LMS nests them/ada.ipynb"]
     assert points_of(row) == POINTS and row["error"] == ""
-    assert row["total"] == row["possible"] == "17"
+    assert row["total"] == row["possible"] == "28"
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from checkout import ROOT
-from minilab_theme import cut_css, launch_links
+from minilab_theme import cut_css, launch_links, unwrap_plain_code
+from pygments.styles import get_style_by_name
+from pygments.token import Name, Punctuation, Text
 
 WORDS = {"note", "title", "dataframe"}
 
@@ -23,6 +25,16 @@ def test_launch_links_follow_the_address_in_the_configuration():
         "Open in Binder": "https://mybinder.org/v2/gh/someone/copy/next?urlpath=lab/tree/chapters/01-a.ipynb",
         "Source on GitHub": "https://github.com/someone/copy/blob/next/chapters/01-a.ipynb",
     }
+
+
+def test_code_loses_only_marks_that_draw_nothing():
+    code = '<span class="k">def</span><span class="w"> </span><span class="nf">f</span><span class="p">(</span>'
+    plain = '<span class="k">def</span> <span class="nf">f</span>('
+    assert unwrap_plain_code(code + '<span class="n">x</span>') == plain + "x"
+    assert unwrap_plain_code('<span class="pre">x</span><p class="n">') == '<span class="pre">x</span><p class="n">'
+    for style in ("a11y-high-contrast-light", "a11y-high-contrast-dark"):
+        looks = map(get_style_by_name(style).style_for_token, (Text, Name, Punctuation, Text.Whitespace))
+        assert len({str(look) for look in looks}) == 1, style
 
 
 @pytest.mark.parametrize(
