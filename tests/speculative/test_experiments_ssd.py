@@ -25,7 +25,7 @@ def saguaro():
 
 def step(accepted, ranks, hits, drafted=2):
     rows = list(range(len(accepted)))
-    return AsyncRound(rows, [[0]] * len(rows), accepted, drafted, hits, ranks, [[]], Times(0, 0, 0), 0)
+    return AsyncRound(rows, [[0]] * len(rows), accepted, drafted, hits, ranks, [[]], [[]], [[]], [0], Times(0, 0, 0), 0)
 
 
 def test_outcomes_are_those_of_full_rounds_and_of_the_asked_source():

@@ -197,7 +197,7 @@ def test_replay_in_sequence_takes_what_the_engine_took(measured):
     walls = np.array([r.seconds.together + r.seconds.fallback for r in measured])
     assert sequence.seconds == pytest.approx(walls.sum(), rel=0.05)
     parts = [sum(getattr(r.seconds, part) for r in measured) for part in ("verify", "prepare", "fallback")]
-    assert min(parts) > 0.1 * walls.sum(), "each part must matter for this test to notice that it is left out"
+    assert min(parts) > 0.05 * walls.sum(), "each part must matter for this test to notice that it is left out"
     hidden = sum(min(r.seconds.verify, r.seconds.prepare) for r in measured)
     assert overlapped.seconds == pytest.approx(sequence.seconds - hidden)
     assert sequence.tokens == overlapped.tokens == 2 * 40

@@ -7,9 +7,10 @@ import pytest
 
 from minilab.core.style import figure_html
 from minilab.speculative import theory, timeline
-from minilab.speculative.interactive import _read, explorer_html
+from minilab.speculative.interactive import explorer_html
 from minilab.speculative.simulate import SCHEDULERS, Costs, Outcome, draw_outcomes, long_run, outcomes_from, simulate
 from minilab.speculative.timeline import timeline_html
+from minilab.speculative.widget import read
 
 COSTS = Costs(verify=9e-3, step=6e-3, draft=1e-3, prepare=6e-3)
 
@@ -125,7 +126,7 @@ def test_script_simulates_what_python_simulates(page, costs, alpha, K, hit_rate,
             const by = [0.5, 3, 7.7, 1e9].map(t => f.tokensBy(line, t));
             const mean = f.longRun(name, costs, K, alpha, hitRate, batch);
             return { ...line, by, mean, busy: [f.busy(line, "target"), f.busy(line, "draft")] }; }) };
-    }""", [_read("theory.js") + _read("simulate.js"), vars(costs), u.tolist(), alpha, K, hit_rate, batch])
+    }""", [read("theory.js") + read("simulate.js"), vars(costs), u.tolist(), alpha, K, hit_rate, batch])
     outcomes = outcomes_from(u, alpha, K, hit_rate)
     assert [(tuple(o["accepted"]), tuple(o["hit"])) for o in found["outcomes"]] == [
         (o.accepted, o.hit) for o in outcomes]
@@ -161,7 +162,7 @@ def test_lanes_fill_up_to_the_moment_with_the_simulations_tokens(page):
     luck = page.evaluate("""source => {
         const random = new Function(source + "; return randomNumbers")()(3);
         return Array.from({ length: 16 }, () => Array.from({ length: 16 }, () => [random(), random()]));
-    }""", _read("theory.js"))
+    }""", read("theory.js"))
     outcomes = outcomes_from(np.array(luck)[:, :1], at["alpha"], at["K"], at["hit_rate"])
     costs = Costs(verify=at["verify"], step=1.0, draft=at["draft"], prepare=5 * at["prepare"])
     lines = [simulate(name, costs, outcomes, at["K"]) for name in SCHEDULERS]

@@ -52,6 +52,9 @@ class AsyncRound(Round):
     hits: list[bool]  # whether this round's speculation came from the cache; else from the fallback
     ranks: list[int]  # guesses that were likelier than the outcome's bonus token, for the k that came true
     guesses: list[list[tuple[int, int]]]  # the outcomes (k, bonus token) that were prepared for
+    prepared: list[list[list[int]]]  # and the K tokens of each
+    speculation: list[list[int]]  # s_1..s_K
+    bonus: list[int]  # the target's own token, even where the text ended before it
     seconds: Times
     cache_bytes: int
 
@@ -148,6 +151,7 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
             answer = side.answer(accepted, bonus)
             together = time.perf_counter() - start - (answer.next.seconds if answer.next else 0.0)
             step = batch.extend(outcome_tokens(s, accepted, bonus), accepted, s.shape[1], (cache,))
+            seconds = Times(took[0], answer.prepare_s, together, now.seconds)
             yield AsyncRound(step.rows, step.tokens, accepted, s.shape[1], now.hits, answer.ranks, answer.guesses,
-                             Times(took[0], answer.prepare_s, together, now.seconds), answer.cache_bytes)
+                             answer.prepared, s.tolist(), bonus, seconds, answer.cache_bytes)
             now = answer.next

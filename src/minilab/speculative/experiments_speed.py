@@ -27,7 +27,7 @@ from minilab.speculative.worker import DraftProcess
 
 @contextlib.contextmanager
 def side_by_side(draft: TreeModel) -> Iterator[tuple[ModelFacts, Executor]]:
-    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream or device of its own."""
+    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream."""
     if draft.device.type == "cpu":
         with DraftProcess(draft) as process:
             yield process, sequential

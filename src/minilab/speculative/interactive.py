@@ -14,16 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.style import PALETTE
 from minilab.speculative import theory
+from minilab.speculative.widget import fill, read, slider, style, table
 
 Stream = Mapping[str, Any]  # label, pieces, tokens, seconds: see `race_html`
 
@@ -92,10 +90,10 @@ def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION) -> str:
     most = max(len(_texts(p)) for s in streams for p in s["pieces"])
     rows = [[s["label"], str(s["tokens"]), str(len(s["pieces"])), f"{s['tokens'] / len(s['pieces']):.2f}",
              f"{s['seconds']:.2f} s", f"{s['tokens'] / s['seconds']:.1f} tokens/s"] for s in streams]
-    table = _table(["", "tokens", "target passes", "tokens a pass", "time", "speed"], rows)
+    totals = table(["", "tokens", "target passes", "tokens a pass", "time", "speed"], rows)
     columns = "\n".join(_column(s, end, most) for s in streams)
-    return _fill("race.html", style=_style("race.css"), columns=columns, table=table, caption=escape(caption),
-                 script=_read("race.js"))
+    return fill("race.html", style=style("race.css"), columns=columns, table=totals, caption=escape(caption),
+                script=read("race.js"))
 
 
 def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify: float = 1.0, seed: int = 0,
@@ -109,13 +107,13 @@ def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify:
     for name, what, low, high, *_ in SLIDERS:
         if not low <= start[name] <= high:
             raise ValueError(f"{what}: the slider goes from {low} to {high}, which leaves out {start[name]}")
-    sliders = "\n".join(_slider(start[name], name, *rest) for name, *rest in SLIDERS)
+    sliders = "\n".join(slider(start[name], name, *rest) for name, *rest in SLIDERS)
     gains = {a: theory.speedup(a, np.array(LOOKAHEADS), cost, verify) for a in ALPHAS}
     rows = [[f"α = {a}", *(f"{gain:.2f}" for gain in gains[a])] for a in ALPHAS]
     title = f"Speed-up over autoregressive decoding at draft cost c = {cost:g}, verification v = {verify:g}"
-    table = _table(["", *(f"K = {k}" for k in LOOKAHEADS)], rows, title=title)
-    return _fill("explorer.html", style=_style("explorer.css"), sliders=sliders, table=table, seed=str(seed),
-                 caption=escape(caption), script=_read("theory.js") + _read("explorer.js"))
+    still = table(["", *(f"K = {k}" for k in LOOKAHEADS)], rows, title=title)
+    return fill("explorer.html", style=style("explorer.css"), sliders=sliders, table=still, seed=str(seed),
+                caption=escape(caption), script=read("theory.js") + read("explorer.js"))
 
 
 def show_race(record: Record | Sequence[Stream], *, caption: str = RACE_CAPTION) -> None:
@@ -140,12 +138,6 @@ def show_explorer(**start: Any) -> None:
     display_html(html, f"Interactive figure: what speculation buys. At acceptance rate {alpha:g}, draft cost "
                        f"{cost:g} and verification cost {verify:g} the largest speed-up with a draft is "
                        f"{gains[best]:.2f}, at K = {K[best]}.")
-
-
-def _slider(start: float, name: str, what: str, low: float, high: float, step: float, digits: int) -> str:
-    return (f'<label><span>{what} <b aria-hidden="true">{start:.{digits}f}</b></span>'
-            f'<input type="range" name="{name}" min="{low}" max="{high}" step="{step}" autocomplete="off" '
-            f'value="{start:.{digits}f}" data-digits="{digits}"></label>')
 
 
 def _texts(piece: Mapping[str, Any]) -> list[str]:
@@ -216,25 +208,3 @@ def _ticks(end: float) -> list[float]:
     scale = 10.0 ** np.floor(np.log10(end / 5))
     step = next(scale * m for m in (1, 2, 5, 10) if end / (scale * m) <= 5)
     return [round(float(i * step), 9) for i in range(int(end / step + 1e-9) + 1)]
-
-
-def _table(head: list[str], rows: list[list[str]], *, title: str = "") -> str:
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
-    columns = "".join(f'<th scope="col">{escape(h)}</th>' if h else "<td></td>" for h in head)
-    body = ""
-    for name, *cells in rows:
-        values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        body += f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'
-    return f'<table class="ml-still">{caption}<thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _read(name: str) -> str:
-    return (files("minilab.speculative") / "static" / name).read_text(encoding="utf-8")
-
-
-def _style(name: str) -> str:
-    return Template(_read("figure.css") + _read(name)).substitute(PALETTE._asdict())
-
-
-def _fill(name: str, **parts: str) -> str:
-    return Template(_read(name)).substitute(parts)

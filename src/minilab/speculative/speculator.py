@@ -59,6 +59,7 @@ class Answer:
     next: Speculation | None
     ranks: list[int]
     guesses: list[list[tuple[int, int]]]
+    prepared: list[list[list[int]]]
     cache_bytes: int
     prepare_s: float
 
@@ -107,7 +108,7 @@ class Speculator:
         self.now = None
         if running:
             self.now = self._speculate(found[running], s[running], None if q is None else q[running])
-        return Answer(self.now, ranks, prepared.keys(), prepared.nbytes, self.prepare_s)
+        return Answer(self.now, ranks, prepared.keys(), prepared.tokens.tolist(), prepared.nbytes, self.prepare_s)
 
     def close(self) -> None:
         """Nothing to end: a speculator elsewhere has."""

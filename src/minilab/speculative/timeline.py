@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 from minilab.core import style
 from minilab.core.display import display_html
 from minilab.core.style import PALETTE
-from minilab.speculative.interactive import _fill, _read, _slider, _style, _table
 from minilab.speculative.simulate import SCHEDULERS, Costs, Outcome, long_run, simulate
+from minilab.speculative.widget import fill, read, slider, table
+from minilab.speculative.widget import style as css
 
 CAPTION = (
     "Three schedulers on one time axis; above each pass of the target stand the tokens that it made. Where the "
@@ -49,10 +50,10 @@ def timeline_html(*, seed: int = 0, **start: float) -> str:
     passes. `seed` fixes which rounds are lucky. Raises ValueError for what the sliders cannot reach.
     """
     title, rows = _still(start)
-    sliders = "\n".join(_slider(start.get(name, default), name, *rest) for name, *rest, default in SLIDERS)
-    return _fill("timeline.html", style=_style("timeline.css"), sliders=sliders, moment=_slider(MOMENT[3], *MOMENT),
-                 table=_table(COLUMNS, rows, title=title), seed=str(seed), caption=CAPTION,
-                 script="".join(_read(f"{name}.js") for name in ("theory", "simulate", "timeline")))
+    sliders = "\n".join(slider(start.get(name, default), name, *rest) for name, *rest, default in SLIDERS)
+    return fill("timeline.html", style=css("timeline.css"), sliders=sliders, moment=slider(MOMENT[3], *MOMENT),
+                table=table(COLUMNS, rows, title=title), seed=str(seed), caption=CAPTION,
+                script="".join(read(f"{name}.js") for name in ("theory", "simulate", "timeline")))
 
 
 def show_timeline(*, seed: int = 0, **start: float) -> None:
