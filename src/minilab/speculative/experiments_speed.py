@@ -52,8 +52,10 @@ class HeadlinePreset:
 
 
 HEADLINE = {
-    "cpu": HeadlinePreset("cpu", prompts=3, new_tokens=64, repeats=3, lookaheads=(1, 2, 3, 4), ssd=((2, 6), (3, 8)),
-                          threads=1, device="cpu"),
+    "cpu": HeadlinePreset("cpu", prompts=2, new_tokens=48, repeats=3, lookaheads=(2, 3), ssd=((3, 8),),
+                          temperatures=(0.0,), threads=1, device="cpu"),
+    "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=5, lookaheads=(1, 2, 3, 4),
+                                ssd=((2, 6), (3, 8), (3, 16), (4, 10)), threads=1, device="cpu"),
     "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 6, 8),
                           ssd=((2, 12), (3, 16), (4, 20), (6, 32), (8, 32)), device="cuda"),
 }
@@ -147,8 +149,10 @@ class BatchesPreset:
 
 
 BATCHES = {
-    "cpu": BatchesPreset("cpu", batches=(1, 2, 4), new_tokens=32, repeats=3, K_sd=2, K=2, branches=6,
+    "cpu": BatchesPreset("cpu", batches=(1, 4), new_tokens=32, repeats=2, K_sd=3, K=3, branches=8,
                          fallbacks=("jit", "random"), threads=1, device="cpu"),
+    "two-cores": BatchesPreset("two-cores", batches=(1, 2, 4, 8), new_tokens=48, repeats=3, K_sd=3, K=3, branches=8,
+                               threads=1, device="cpu"),
     "gpu": BatchesPreset("gpu", batches=(1, 2, 4, 8, 16), new_tokens=128, repeats=3, K_sd=3, K=3, branches=16,
                          device="cuda"),
 }

@@ -124,3 +124,47 @@ def saguaro(record: Record) -> Figure:
     ax.set(xlabel="acceptance rate", ylabel="hit rate")
     ax.margins(x=0.15, y=0.15)
     return fig
+
+
+NAMES = {"ar": "AR", "sd": "SD", "ssd": "SSD"}
+
+
+def headline(record: Record) -> Figure:
+    """Tokens per second of AR, SD and SSD, each at its best settings, a group of bars for each temperature."""
+    temperatures = record.results["temperatures"]
+    fig, ax = figure(height=1.2 + 1.1 * len(temperatures))
+    for i, (temperature, found) in enumerate(temperatures.items()):
+        for j, (kind, color) in enumerate(zip(NAMES, (PALETTE.pink, PALETTE.orange, PALETTE.blue), strict=True)):
+            speed = found["tokens_per_s"][found["fastest"][kind]]
+            error = [[speed["median"] - speed["low"]], [speed["high"] - speed["median"]]]
+            ax.barh(i + 0.27 * (j - 1), speed["median"], 0.24, xerr=error, color=color,
+                    label=NAMES[kind] if i == 0 else None)
+        predicted = found["simulated"]["overlapped_tokens_per_s"]
+        ax.plot([predicted] * 2, [i + 0.13, i + 0.41], color=PALETTE.green, linewidth=2.4,
+                label="SSD, simulated from parts run one by one" if i == 0 else None)
+    ax.set_yticks(range(len(temperatures)), [f"T = {float(t):g}" for t in temperatures])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel="tokens per second", xlim=(0, None))
+    fig.legend(ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
+def batches(record: Record) -> Figure:
+    """Speed-up over AR against the batch size, and throughput against the speed of one text."""
+    points = record.results["points"]
+    fig, (gain, frontier) = figure(1, 2, height=3.6)
+    sizes = [point["batch"] for point in points]
+    labels = {"ar": "AR", "sd": "SD", "jit": "SSD, just in time", "ngram": "SSD, n-gram", "random": "SSD, random"}
+    for (name, label), color in zip(labels.items(), PALETTE, strict=False):
+        if name not in points[0]["tokens_per_s"]:
+            continue
+        gain.plot(sizes, [point["over_ar"][name]["median"] for point in points], "o-", color=color, label=label)
+        total = np.array([point["tokens_per_s"][name]["median"] for point in points])
+        frontier.plot(total / sizes, total, "o-", color=color)
+    gain.set(xscale="log", xlabel="texts in the batch", ylabel="speed-up over AR", ylim=(0, None))
+    gain.set_xticks(sizes, [str(b) for b in sizes])
+    gain.minorticks_off()
+    frontier.set(xlabel="tokens per second of one text", ylabel="of all texts", xlim=(0, None), ylim=(0, None))
+    fig.legend(*gain.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
