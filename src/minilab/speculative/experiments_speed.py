@@ -54,8 +54,8 @@ class HeadlinePreset:
 HEADLINE = {
     "cpu": HeadlinePreset("cpu", prompts=2, new_tokens=48, repeats=3, lookaheads=(2, 3), ssd=((3, 8),),
                           temperatures=(0.0,), threads=1, device="cpu"),
-    "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=5, lookaheads=(1, 2, 3, 4),
-                                ssd=((2, 6), (3, 8), (3, 16), (4, 10)), threads=1, device="cpu"),
+    "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=7, lookaheads=(2, 3, 4),
+                                ssd=((3, 8), (3, 16)), threads=1, device="cpu"),
     "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 6, 8),
                           ssd=((2, 12), (3, 16), (4, 20), (6, 32), (8, 32)), device="cuda"),
 }

@@ -133,7 +133,7 @@ def headline(record: Record) -> Figure:
     """Tokens per second of AR, SD and SSD, each at its best settings, a group of bars for each temperature."""
     temperatures = record.results["temperatures"]
     fig, ax = figure(height=1.2 + 1.1 * len(temperatures))
-    for i, (temperature, found) in enumerate(temperatures.items()):
+    for i, found in enumerate(temperatures.values()):
         for j, (kind, color) in enumerate(zip(NAMES, (PALETTE.pink, PALETTE.orange, PALETTE.blue), strict=True)):
             speed = found["tokens_per_s"][found["fastest"][kind]]
             error = [[speed["median"] - speed["low"]], [speed["high"] - speed["median"]]]

@@ -74,7 +74,7 @@ class DraftProcess:
 
     def _hear(self) -> object:
         try:
-            message = self._line.recv()
+            message = _next(self._line, spin=bool(self._cores))
         except (EOFError, OSError) as error:
             raise RuntimeError("the draft's process ended unexpectedly (killed, or out of memory?)") from error
         if isinstance(message, _Failure):
@@ -135,13 +135,20 @@ def _serve(line, draft: torch.nn.Module, cores: list[int]) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt), torch.inference_mode():
         while (message := line.recv()) is not None:
             try:
-                if message == STOP or _decode(line, Speculator(draft, message.job), message.q) == STOP:
+                if message == STOP or _decode(line, Speculator(draft, message.job), message.q, bool(cores)) == STOP:
                     line.send(IDLE)
             except Exception:
                 line.send(_Failure(traceback.format_exc()))
 
 
-def _decode(line, side: Speculator, q: Tensor | None) -> str | None:
+def _next(line, spin: bool) -> object:
+    """The next message. A side with a core to itself asks for it again and again: waking up takes a millisecond."""
+    while spin and not line.poll():
+        pass
+    return line.recv()
+
+
+def _decode(line, side: Speculator, q: Tensor | None, spin: bool) -> str | None:
     def pack(speculation: Speculation) -> tuple[list[list[int]], list[bool], float]:
         if q is not None and speculation.q is not None:
             q[: speculation.s.shape[0], : speculation.s.shape[1]] = speculation.q
@@ -150,7 +157,7 @@ def _decode(line, side: Speculator, q: Tensor | None) -> str | None:
     line.send(pack(side.first()))
     while True:
         side.prepare()
-        if (outcome := line.recv()) == STOP:
+        if (outcome := _next(line, spin)) == STOP:
             return STOP
         answer = side.answer(*outcome)
         line.send((replace(answer, next=None), pack(answer.next) if answer.next else None))
