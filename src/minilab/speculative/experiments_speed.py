@@ -120,7 +120,7 @@ def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: E
 
 
 def parts(rounds: list[AsyncRound]) -> dict[str, float]:
-    """Hit rate and acceptance rate of the rounds, and the median seconds of their parts."""
+    """Hit rate (of all rounds, the first included, which must miss), acceptance rate, median seconds of the parts."""
     full = max(step.drafted for step in rounds)
     whole = [step.seconds for step in rounds if step.drafted == full]
     hits = [hit for step in rounds for hit in step.hits if step.ranks]

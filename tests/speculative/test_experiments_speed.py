@@ -1,0 +1,75 @@
+"""AR, SD and SSD side by side, at a size that takes seconds: what the records say must follow from what ran."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from minilab.core.records import Record
+from minilab.core.style import figure_html
+from minilab.speculative import experiments_speed, figures
+from minilab.speculative.engine import Times
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def headline():
+    preset = replace(experiments_speed.HEADLINE["cpu"], prompts=2, new_tokens=16, repeats=2, temperatures=(0.0, 0.7))
+    return experiments_speed.headline(preset)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return experiments_speed.batches(replace(experiments_speed.BATCHES["cpu"], batches=(1, 3), new_tokens=12))
+
+
+def test_all_write_the_same_greedy_text_and_the_fastest_is_the_fastest(headline):
+    for temperature, found in headline.results["temperatures"].items():
+        if temperature == "0.0":
+            assert set(found["same_text"].values()) == {1.0}
+        for kind, name in found["fastest"].items():
+            rivals = [n for n in found["tokens_per_s"] if n.split()[0] == kind]
+            best = max(found["tokens_per_s"][n]["median"] for n in rivals)
+            assert found["tokens_per_s"][name]["median"] == pytest.approx(best, rel=0.05)  # medians of 2 are means
+        assert found["tokens_per_round"]["ar"] == 1 < found["tokens_per_round"]["ssd"]
+        assert 0 < found["hit_rate"] < 1 and 0 < found["acceptance_rate"] < 1
+
+
+def test_a_simulated_overlap_is_faster_than_the_same_parts_in_sequence(headline):
+    for found in headline.results["temperatures"].values():
+        simulated = found["simulated"]
+        assert simulated["in_sequence_tokens_per_s"] < simulated["overlapped_tokens_per_s"]
+        assert found["together_s"] >= 0.9 * (found["verify_s"] + found["prepare_s"]), "this one ran in sequence"
+        beside = found["overlapped"]
+        assert beside["together_s"] >= max(beside["verify_s"], 0.9 * beside["prepare_s"])
+
+
+def test_batches_compare_with_plain_decoding_of_as_many_texts(batches):
+    points = batches.results["points"]
+    assert [p["batch"] for p in points] == [1, 3]
+    for point in points:
+        assert set(point["tokens_per_s"]) == {"ar", "sd", "jit", "random"}
+        assert point["over_ar"]["ar"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+        assert all(0 < p < 1 for p in point["hit_rate"].values())
+    assert points[1]["tokens_per_s"]["ar"]["median"] > points[0]["tokens_per_s"]["ar"]["median"]
+
+
+def test_records_survive_the_file_and_their_figures_are_drawn(headline, batches, tmp_path):
+    for record, draw in ((headline, figures.headline), (batches, figures.batches)):
+        loaded = Record.load(record.name, preset="cpu", root=record.save(tmp_path).parents[1])
+        assert loaded.results == record.results
+        assert figure_html(draw(record), alt="x") == figure_html(draw(loaded), alt="x")
+
+
+def test_parts_are_medians_of_full_rounds_and_means_of_all():
+    def step(drafted, accepted, hits, verify, fallback=0.0):
+        return SimpleNamespace(drafted=drafted, accepted=accepted, hits=hits, ranks=[0] * len(hits),
+                               seconds=Times(verify, 2 * verify, 3 * verify, fallback))
+
+    rounds = [step(3, [3, 0], [False, True], 1.0, 5.0), step(3, [1, 2], [True, True], 2.0), step(3, [0], [True], 3.0),
+              step(1, [1], [False], 90.0, 70.0)]
+    found = experiments_speed.parts(rounds)
+    assert (found["verify_s"], found["prepare_s"], found["together_s"], found["fallback_s"]) == (2.0, 4.0, 6.0, 5.0)
+    assert found["hit_rate"] == pytest.approx(4 / 6)
+    assert found["acceptance_rate"] == pytest.approx(7 / (3 + 1 + 2 + 3 + 1 + 1))
