@@ -87,6 +87,9 @@ def test_commit_comes_from_the_variable_where_there_is_no_git(monkeypatch, tmp_p
     assert make().provenance["commit"] is None
     monkeypatch.setenv("MINILAB_COMMIT", "abc123")
     assert make().provenance["commit"] == "abc123"
+    monkeypatch.undo()
+    monkeypatch.setenv("MINILAB_COMMIT", "def456")  # a copy of the files may lie in another history
+    assert make().provenance["commit"] == "def456"
 
 
 @pytest.mark.parametrize("moment", ["write_text", "fsync", "replace"])

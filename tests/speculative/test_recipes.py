@@ -165,6 +165,7 @@ def chat(tmp_path, monkeypatch, random_model):
     monkeypatch.setattr(smollm, "folder", lambda: folder)
     monkeypatch.setattr(smollm, "load_tokenizer", lambda: tokenizer)
     monkeypatch.setattr(recipes, "package_data", lambda name: tmp_path / name)
+    monkeypatch.setattr(recipes, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(recipes, "speculative", short)
     preset = SmolDraftPreset(
         "cpu",
@@ -204,6 +205,8 @@ def test_smollm_draft_is_distilled_saved_and_judged(chat, tmp_path, monkeypatch)
     assert found["replies"] >= 1 and found["own_tokens"] > preset.window and len(found["loss"]["loss"]) == 3
     assert 0 < found["held_out"]["overlap_on_text"] < 1
     assert 1 <= found["held_out"]["tokens_per_round_greedy"] <= 6
+    monkeypatch.setattr(recipes, "conversations", None)  # a second run starts from the chats of the first
+    assert recipes.smollm_draft(preset).results["loss"] == found["loss"]
 
 
 def test_smollm_draft_needs_its_target_first(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 - `MINILAB_THREADS`: the number of threads that torch may use.
 - `MINILAB_CACHE`: the folder for downloaded models.
 - `MINILAB_PROGRESS=0`: no progress bars (tests, stored notebooks).
-- `MINILAB_COMMIT`: the commit to write into records where there is no git.
+- `MINILAB_COMMIT`: the commit to write into records, for copies whose own history is missing or another.
 
 Threads deserve the care: on a busy two-core machine OpenMP workers that spin while they wait make two torch
 threads 5 to 50 times slower than one. `OMP_WAIT_POLICY=passive` makes them sleep, and the OpenMP runtime
@@ -173,5 +173,5 @@ def show_progress() -> bool:
 
 
 def declared_commit() -> str | None:
-    """The commit that `MINILAB_COMMIT` declares, for machines that have the files but not the history."""
+    """The commit that `MINILAB_COMMIT` declares, for machines that have the files but not their history."""
     return os.environ.get("MINILAB_COMMIT") or None

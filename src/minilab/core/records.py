@@ -208,7 +208,9 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, marked -dirty if src/ has changes; else what `MINILAB_COMMIT` declares."""
+    """What `MINILAB_COMMIT` declares; else the checkout's commit, marked -dirty if src/ has changes."""
+    if declared_commit():
+        return declared_commit()
     root = checkout_root()
     if root and (root / ".git").exists():
         git = functools.partial(subprocess.check_output, cwd=root, text=True, stderr=subprocess.DEVNULL)
@@ -217,4 +219,4 @@ def _commit() -> str | None:
             return git(["git", "rev-parse", "HEAD"]).strip() + ("-dirty" if changes else "")
         except (OSError, subprocess.CalledProcessError):
             pass  # no git program, or no commit yet
-    return declared_commit()
+    return None

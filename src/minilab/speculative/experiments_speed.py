@@ -20,7 +20,7 @@ from minilab.speculative import fanout, simulate
 from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
 from minilab.speculative.engine import AsyncRound, Executor, Overlapped, sequential, ssd
 from minilab.speculative.models import ModelFacts, TreeModel
-from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
+from minilab.speculative.pairs import Pair, fast, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
 from minilab.speculative.worker import DraftProcess
 
@@ -65,7 +65,7 @@ HEADLINE = {
 def headline(preset: HeadlinePreset) -> Record:
     """Tokens per second of AR, SD and SSD at batch 1, the parts of a round, and what the simulator makes of them."""
     started = time.perf_counter()
-    pair = load_pair_for(preset.pair, pick_device(preset.device))
+    pair = fast(load_pair_for(preset.pair, pick_device(preset.device)))
     results = {}
     with side_by_side(pair.draft) as (draft, executor):
         for temperature in preset.temperatures:
@@ -165,7 +165,7 @@ def batches(preset: BatchesPreset) -> Record:
     One record for two figures of the paper: the fallback to choose (Figure 6) and the frontier (Figure 7).
     """
     started = time.perf_counter()
-    pair = load_pair_for(preset.pair, pick_device(preset.device))
+    pair = fast(load_pair_for(preset.pair, pick_device(preset.device)))
     everything = [pair.encode(p) for p in prompts_for(pair, max(preset.batches))]
     options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(preset.temperature))
     points = []

@@ -7,7 +7,7 @@ vocabulary make a pair by one string, "Qwen/Qwen3-8B+Qwen/Qwen3-0.6B": names on 
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +17,10 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from minilab.core.files import package_data
+from minilab.nn.graphs import StaticModel
 from minilab.nn.huggingface import config_from_hf, cut_vocabulary, load_hf_folder
 from minilab.nn.store import load_model
-from minilab.nn.transformer import TransformerConfig
+from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data, memory, smollm
 from minilab.speculative.decoding import Generation, Round, autoregressive, collect, speculative
 from minilab.speculative.models import HuggingFaceModel, LanguageModel
@@ -100,6 +101,14 @@ def load_pair_for(name: str, device: torch.device) -> Pair:
     """The pair called `name` in the number type that an experiment on `device` uses: bf16 where a GPU has it."""
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return load_pair(name, dtype=torch.bfloat16 if half else torch.float32, device=device)
+
+
+def fast(pair: Pair) -> Pair:
+    """The same pair for the clock: on a GPU our own models run as CUDA graphs, see `nn.graphs`."""
+    if pair.target.device.type != "cuda":
+        return pair
+    target, draft = (StaticModel(m) if isinstance(m, Transformer) else m for m in (pair.target, pair.draft))
+    return replace(pair, target=target, draft=draft)
 
 
 def prompts_for(pair: Pair, n: int) -> list[str]:

@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minilab.core.device import pick_device, seed_everything
-from minilab.core.files import package_data
+from minilab.core.device import cache_dir, pick_device, seed_everything
+from minilab.core.files import package_data, replacing
 from minilab.core.records import Record
 from minilab.core.train import TrainConfig, train
 from minilab.nn.huggingface import load_hf_folder
@@ -207,7 +208,7 @@ def smollm_draft(preset: SmolDraftPreset) -> Record:
     seed_everything(preset.seed)
     half = torch.bfloat16 if device.type == "cuda" else torch.float32
     target = load_hf_folder(smollm.folder(), dtype=half, device=device)
-    stream, replies = conversations(target, preset)
+    stream, replies = saved_conversations(target, preset)
     held_out = max(len(stream) // 50, preset.window + 1)
     draft = Transformer(preset.draft).to(device)
     start_from_embedding(draft, target)
@@ -227,6 +228,20 @@ def smollm_draft(preset: SmolDraftPreset) -> Record:
                "loss": _thin(losses),
                "held_out": agreement(target, draft.to(half), stream[:held_out], prompts, window=preset.window)}
     return Record.new(experiment="speculative/smollm_draft", preset=preset, results=results, started=started)
+
+
+def saved_conversations(target: Transformer, preset: SmolDraftPreset) -> tuple[Tensor, int]:
+    """`conversations`, kept in the cache folder when they take minutes to make: a broken training starts from them."""
+    if preset.out is None:
+        return conversations(target, preset)
+    settings = f"{preset.chats}-{preset.reply_tokens}-{preset.sample_batch}-{preset.seed}"
+    path = cache_dir() / f"smollm2-chats-{settings}.safetensors"
+    if not path.is_file():
+        stream, replies = conversations(target, preset)
+        with replacing(path) as temporary:
+            save_file({"stream": stream, "replies": torch.tensor(replies)}, temporary)
+    saved = load_file(path)
+    return saved["stream"], int(saved["replies"])
 
 
 def conversations(target: Transformer, preset: SmolDraftPreset) -> tuple[Tensor, int]:
