@@ -1,14 +1,13 @@
 """AR, SD and SSD side by side, at a size that takes seconds: what the records say must follow from what ran."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from minilab.core.records import Record
 from minilab.core.style import figure_html
 from minilab.speculative import experiments_speed, figures
-from minilab.speculative.engine import Times
+from minilab.speculative.engine import AsyncRound, Times
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +63,9 @@ def test_records_survive_the_file_and_their_figures_are_drawn(headline, batches,
 
 def test_parts_are_medians_of_full_rounds_and_means_of_all():
     def step(drafted, accepted, hits, verify, fallback=0.0):
-        return SimpleNamespace(drafted=drafted, accepted=accepted, hits=hits, ranks=[0] * len(hits),
-                               seconds=Times(verify, 2 * verify, 3 * verify, fallback))
+        n = len(hits)
+        return AsyncRound(list(range(n)), [[0]] * n, accepted, drafted, hits, [0] * n, [[]], [[]], [[]], [0] * n,
+                          Times(verify, 2 * verify, 3 * verify, fallback), 0)
 
     rounds = [step(3, [3, 0], [False, True], 1.0, 5.0), step(3, [1, 2], [True, True], 2.0), step(3, [0], [True], 3.0),
               step(1, [1], [False], 90.0, 70.0)]
