@@ -123,7 +123,7 @@ def parts(rounds: list[AsyncRound]) -> dict[str, float]:
     """Hit rate (of all rounds, the first included, which must miss), acceptance rate, median seconds of the parts."""
     full = max(step.drafted for step in rounds)
     whole = [step.seconds for step in rounds if step.drafted == full]
-    hits = [hit for step in rounds for hit in step.hits if step.ranks]
+    hits = [hit for step in rounds for hit in step.hits]
     missed = [s.fallback for s in whole if s.fallback]
     tested = sum(min(k + 1, step.drafted) for step in rounds for k in step.accepted)
     return {"hit_rate": fmean(hits), "acceptance_rate": sum(sum(step.accepted) for step in rounds) / tested,
