@@ -51,3 +51,15 @@ def spread(seconds: list[float]) -> dict[str, float]:
         return dict.fromkeys(("median", "low", "high"), seconds[0])
     low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return {"median": median, "low": low, "high": high}
+
+
+def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
+    """Bytes a second that summing a large float32 vector reads: the ceiling for a pass over one token."""
+    x = torch.rand(size // 4, device=device)
+    return size / min(times(lambda: x.sum(), repeats=5, device=device))
+
+
+def product_rate(device: torch.device, size: int = 1024) -> float:
+    """Floating-point operations a second of a square float32 product: the ceiling for a pass over many."""
+    a = torch.rand(size, size, device=device)
+    return 2 * size**3 / min(times(lambda: a @ a, repeats=5, device=device))

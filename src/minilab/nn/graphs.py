@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minilab.nn.transformer import KVCache, Transformer
+from minilab.nn.transformer import Block, KVCache, Transformer
 
 MOST_ROWS = 16  # rows leave a batch one by one, and each number of rows needs graphs of its own
 WIDEST = 32  # longer runs of tokens are prompts: each has a length of its own, and is read once
@@ -68,9 +68,10 @@ class StaticCache(KVCache):
             return fn(*inputs)
         if self.k.is_cuda and len(self.lengths) <= MOST_ROWS:
             full = (key, len(self.lengths), *((tuple(x.shape), x.dtype) for x in inputs))
-            if full not in self.buffer.graphs:
-                self.buffer.graphs[full] = _Graph(self, fn, inputs)
-            return self.buffer.graphs[full].replay(self, inputs)
+            with torch.cuda.device(self.k.device):
+                if full not in self.buffer.graphs:
+                    self.buffer.graphs[full] = _Graph(self, fn, inputs)
+                return self.buffer.graphs[full].replay(self, inputs)
         found, lengths = self._inside(fn, inputs, self.lengths.to(self.k.device, copy=True))
         self.lengths = lengths.cpu()
         return found
@@ -89,7 +90,7 @@ class _Graph:
 
     def __init__(self, cache: StaticCache, fn: Callable, inputs: tuple[Tensor, ...]) -> None:
         host, device, generator = cache.lengths, cache.k.device, cache.buffer.generator
-        self.inputs, self.lengths = [x.to(device, copy=True) for x in inputs], host.to(device)
+        self.inputs, self.lengths = tuple(x.to(device, copy=True) for x in inputs), host.to(device)
         before = generator.get_state()
         here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         side.wait_stream(here)
@@ -121,10 +122,21 @@ class _Graph:
 
 
 class StaticModel:
-    """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding."""
+    """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding.
 
-    def __init__(self, model: Transformer) -> None:
+    With `compile` its blocks go through `torch.compile`, which makes 13 kernels of some 25. That takes about ten
+    seconds for each kind of shape (one row or several, one token or several) and needs Triton.
+    """
+
+    def __init__(self, model: Transformer, *, compile: bool = False) -> None:
         self.model, self._free = model, []
+        self._one_token = self._apply = Block.__call__
+        if compile:
+            torch._dynamo.config.recompile_limit = 64  # of all models together; the default is 8
+            self._apply = torch.compile(Block.forward, dynamic=True, fullgraph=True)
+            # For one token this option turns products into sums, fused with what is around them.
+            self._one_token = torch.compile(Block.forward, dynamic=True, fullgraph=True,
+                                            options={"coordinate_descent_tuning": True})
         self.vocab_size, self.context, self.start_token = model.vocab_size, model.context, model.start_token
         self.device = model.device
 
@@ -156,14 +168,20 @@ class StaticModel:
 
         return cache.run(("pass", names, last_only), one_pass, tokens, *(given[name] for name in names))
 
+    def parameters(self):
+        return self.model.parameters()
+
+    def num_parameters(self) -> int:
+        return self.model.num_parameters()
+
     def _pass(self, tokens: Tensor, cache: StaticCache, last_only: bool, positions: Tensor | None = None,
               mask: Tensor | None = None) -> Tensor:
         T, S = tokens.shape[1], cache.max_len
         slots = cache.lengths[:, None] + torch.arange(T, device=tokens.device)  # B T
         if mask is None:
             mask = torch.arange(S, device=tokens.device) <= slots[..., None]  # B T S
-        logits = self.model.read(tokens, slots if positions is None else positions, mask, False,
-                                 lambda layer, k, v: cache.write(layer, k, v, slots, S), last_only)
+        logits = self.model.read(tokens, slots if positions is None else positions, mask, False, cache.at(slots, S),
+                                 last_only, self._one_token if tokens.numel() == 1 else self._apply)
         cache.lengths = cache.lengths + T
         return logits
 

@@ -11,10 +11,10 @@ Notable:
 Shapes: B batch, T new tokens, S slots that a query may see, V vocabulary, D width, H heads, d head width.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,6 @@ from torch import Tensor, nn
 
 # cuDNN's attention plans anew for every number of keys, some 60 ms each on an H100: decoding would do nothing else.
 torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-Write = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # layer, new keys and values -> all of them
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,27 @@ class KVCache:
         self.k, self.v = self.k[:, rows.to(self.k.device)], self.v[:, rows.to(self.v.device)]
         self.lengths = self.lengths[rows]
 
-    def write(self, layer: int, k: Float[Tensor, "B Hkv T d"], v: Float[Tensor, "B Hkv T d"],
-              slots: slice | Int[Tensor, "B T"], end: int) -> tuple[Tensor, Tensor]:
-        """Store new keys and values in `slots` and return views of slots 0..end-1."""
-        K, V = self.k[layer], self.v[layer]
-        if isinstance(slots, slice):
-            K[:, :, slots], V[:, :, slots] = k, v
+    def at(self, slots: slice | Int[Tensor, "B T"], end: int) -> "Callable[[int], Slots]":
+        """The place of a pass's new tokens, layer by layer."""
+        return lambda layer: Slots(self.k[layer], self.v[layer], slots, end)
+
+
+class Slots(NamedTuple):
+    """Where one layer keeps the keys and values of a pass's tokens."""
+
+    k: Float[Tensor, "B Hkv S d"]
+    v: Float[Tensor, "B Hkv S d"]
+    slots: slice | Int[Tensor, "B T"]
+    end: int
+
+    def store(self, k: Float[Tensor, "B Hkv T d"], v: Float[Tensor, "B Hkv T d"]) -> tuple[Tensor, Tensor]:
+        """Write new keys and values into the slots; return views of slots 0..end-1."""
+        if isinstance(self.slots, slice):
+            self.k[:, :, self.slots], self.v[:, :, self.slots] = k, v
         else:
-            index = slots[:, None, :, None].expand_as(k)
-            K.scatter_(2, index, k)
-            V.scatter_(2, index, v)
-        return K[:, :, :end], V[:, :, :end]
+            rows = torch.arange(len(k), device=k.device)[:, None]  # B 1
+            self.k[rows, :, self.slots], self.v[rows, :, self.slots] = k.transpose(1, 2), v.transpose(1, 2)
+        return self.k[:, :, : self.end], self.v[:, :, : self.end]
 
 
 def rope_frequencies(config: TransformerConfig, device=None) -> Float[Tensor, "half"]:
@@ -131,9 +138,13 @@ def attend(q: Float[Tensor, "B H T d"], k: Float[Tensor, "B Hkv S d"], v: Float[
     """
     B, H, T, d = q.shape
     Hkv = k.shape[1]
+    if torch.compiler.is_compiling() and mask is not None:
+        # For few queries two products and a softmax take half the time of the fused kernel, which has no work to share.
+        scores = q.reshape(B, Hkv, -1, d) @ k.transpose(-1, -2)  # B Hkv GT S
+        return ((scores.float() * d**-0.5 + mask).softmax(dim=-1).to(v.dtype) @ v).reshape(B, H, T, d)
     if causal or H == Hkv:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=H != Hkv)
-    return F.scaled_dot_product_attention(q.reshape(B, Hkv, -1, d), k, v, attn_mask=mask).view(B, H, T, d)
+    return F.scaled_dot_product_attention(q.reshape(B, Hkv, -1, d), k, v, attn_mask=mask).reshape(B, H, T, d)
 
 
 def folded(mask: Bool[Tensor, "*b T S"], groups: int, dtype: torch.dtype) -> Float[Tensor, "*c GT S"]:
@@ -181,7 +192,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(d, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Float[Tensor, "B T D"], cos: Tensor, sin: Tensor, mask: Tensor | None,
-                causal: bool, store) -> Float[Tensor, "B T D"]:
+                causal: bool, memory: Slots | None) -> Float[Tensor, "B T D"]:
         B, T, _ = x.shape
         H, Hkv = self.heads, self.kv_heads
         qkv = self.qkv(x).view(B, T, H + 2 * Hkv, -1).transpose(1, 2)  # B H+2Hkv T d
@@ -190,8 +201,8 @@ class Attention(nn.Module):
             qk = torch.cat((self.q_norm(qk[:, :H]), self.k_norm(qk[:, H:])), dim=1)
         qk = rotate(qk, cos, sin)
         q, k = qk[:, :H], qk[:, H:]
-        if store is not None:
-            k, v = store(k, v)  # B Hkv S d
+        if memory is not None:
+            k, v = memory.store(k, v)  # B Hkv S d
         y = attend(q, k, v, mask, causal)  # B H T d
         return self.o(y.transpose(1, 2).reshape(B, T, -1))
 
@@ -296,15 +307,18 @@ class Transformer(nn.Module):
         if mask is None and not causal and not (even and T == 1):
             mask = torch.arange(end, device=tokens.device) <= slots[..., None]  # (B) T S
         where = slice(end - T, end) if even else slots
-        write = None if cache is None else (lambda layer, k, v: cache.write(layer, k, v, where, end))
-        logits = self.read(tokens, positions, mask, causal, write, last_only)
+        logits = self.read(tokens, positions, mask, causal, None if cache is None else cache.at(where, end), last_only)
         if cache is not None:
             cache.lengths = start + T
         return logits
 
     def read(self, tokens: Int[Tensor, "B T"], positions: Int[Tensor, "*b T"], mask: Bool[Tensor, "*c T S"] | None,
-             causal: bool, write: Write | None, last_only: bool = False) -> Float[Tensor, "B _ V"]:
-        """The pass itself, once it is known where tokens stand, what they see, and where keys and values go."""
+             causal: bool, at: Callable[[int], Slots] | None, last_only: bool = False,
+             apply: Callable = Block.__call__) -> Float[Tensor, "B _ V"]:
+        """The pass itself, once it is known where tokens stand, what they see, and where keys and values go.
+
+        `apply` calls a block: a compiled version of it may take its place.
+        """
         x = self.embed(tokens)
         cos, sin = self.rope_table()[:, positions]
         if positions.dim() == 2:
@@ -312,7 +326,7 @@ class Transformer(nn.Module):
         if mask is not None:
             mask = folded(mask, self.config.n_heads // self.config.n_kv_heads, x.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, mask, causal, None if write is None else functools.partial(write, i))
+            x = apply(block, x, cos, sin, mask, causal, None if at is None else at(i))
         x = self.norm(x[:, -1:] if last_only else x)
         return self.head(x)
 

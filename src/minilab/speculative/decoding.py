@@ -76,9 +76,14 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
     """
     batch = Batch(prompts, max_new_tokens, stop, target)
     cache = prefill(target, batch.sequences, batch.capacity)
+    generator = generator_for(cache, generator)
+
+    def step(newest: Tensor) -> Tensor:
+        logits = target(newest, cache=cache, last_only=True)[:, -1]  # B V
+        return draw(logits, sampling, generator)[0]
+
     while batch.rows:
-        logits = target(batch.last(1), cache=cache, last_only=True)[:, -1]  # B V
-        token, _ = draw(logits, sampling, generator)
+        token = captured(cache, ("step", sampling), step, batch.last(1))
         yield batch.extend([[t] for t in token.tolist()], [0] * len(token), 0, (cache,))
 
 
@@ -96,12 +101,11 @@ def speculative(target: LanguageModel, draft: LanguageModel, prompts: Prompts, *
     batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
     target_cache = prefill(target, batch.sequences, batch.capacity)
     draft_cache = prefill(draft, batch.sequences, batch.capacity)
-    drafter = generator_for(draft_cache, generator)
+    drafter, verifier = (generator_for(cache, generator) for cache in (draft_cache, target_cache))
     while batch.rows:
         k = batch.useful_lookahead(K)
         s, q = propose(draft, draft_cache, batch, [0] * k, sampling, drafter)
-        logits = target(torch.cat((batch.last(1), s), dim=1), cache=target_cache)  # B K+1 V
-        accepted, bonus = verify(logits, s, q, sampling, generator)
+        accepted, bonus = verify(target, target_cache, batch, s, q, sampling, verifier)
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
         yield batch.extend(new, accepted, k, (target_cache, draft_cache))
 
@@ -145,15 +149,21 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
     return captured(cache, ("chain", tuple(top), sampling, C), chain, newest)
 
 
-def verify(logits: Float[Tensor, "B K1 V"], s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,
+def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,
            sampling: Sampling, generator: torch.Generator | None) -> tuple[list[int], list[int]]:
-    """How many draft tokens each row accepts, and its bonus token."""
-    if sampling.greedy:
-        accepted, bonus = verify_greedy(logits.argmax(dim=-1), s)
-    else:
+    """One target pass over [newest, s_1..s_K]: how many draft tokens each row accepts, and its bonus token."""
+
+    def decide(newest: Tensor, s: Tensor, *q: Tensor) -> Int[Tensor, "2 B"]:
+        logits = target(torch.cat((newest, s), dim=1), cache=cache)  # B K+1 V
+        if sampling.greedy:
+            return torch.stack(verify_greedy(logits.argmax(dim=-1), s))
         p = target_probs(logits, sampling)
-        accepted, bonus = verify_sampled(p, torch.zeros_like(p[:, 1:]) if q is None else q, s, generator)
-    return accepted.tolist(), bonus.tolist()
+        return torch.stack(verify_sampled(p, *q or (torch.zeros_like(p[:, 1:]),), s, generator))
+
+    drafted = (s,) if q is None else (s, q)
+    accepted, bonus = captured(cache, ("verify", sampling), decide, batch.last(1),
+                               *(x.to(target.device) for x in drafted)).tolist()
+    return accepted, bonus
 
 
 def verify_sampled(

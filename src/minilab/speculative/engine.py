@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 
 from minilab.core.timing import wait
+from minilab.nn.graphs import generator_for
 from minilab.speculative.cache import branches_within
 from minilab.speculative.decoding import Batch, Prompts, Round, prefill, verify
 from minilab.speculative.fallback import check_fallback
@@ -74,15 +75,19 @@ class Overlapped:
     """Both tasks at once: the target on the calling thread, the draft on a worker that waits between rounds.
 
     On a GPU each thread has a stream of its own, the draft's with priority: its small kernels fill the gaps of
-    the large ones, and it has more of them to launch. Close it, or use it in a `with` statement, to end the worker.
+    the large ones, and it has more of them to launch. The models may be on two GPUs; name them. Close it, or use it
+    in a `with` statement, to end the worker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: torch.device | str = "cuda", draft: torch.device | str = "cuda") -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="draft")
-        self._streams = [torch.cuda.Stream(priority=p) for p in (0, -1)] if torch.cuda.is_available() else [None, None]
+        self._streams: list[torch.cuda.Stream | None] = [None, None]
+        if torch.cuda.is_available():
+            self._streams = [torch.cuda.Stream(device, priority=p) for device, p in ((target, 0), (draft, -1))]
 
     def __call__(self, verifying: Task, preparing: Task) -> object:
-        wait("cuda" if self._streams[0] else "cpu")  # both streams build on what was asked for before
+        for stream in filter(None, self._streams):
+            wait(stream.device)  # both streams build on what was asked for before
         running = self._worker.submit(_on, self._streams[1], preparing)
         try:
             return _on(self._streams[0], verifying)
@@ -112,13 +117,16 @@ def _on(stream: "torch.cuda.Stream | None", task: Task) -> object:
 def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts, *, K: int, fan_out: FanOut,
         max_new_tokens: int, sampling: Sampling = GREEDY, C: float = 1.0, fallback: str = "jit",
         after_miss: FanOut | None = None, executor: Executor = sequential, cache_bytes: int | None = None,
-        stop: Collection[int] = (), seed: int = 0) -> Iterator[AsyncRound]:
+        stop: Collection[int] = (), seed: int = 0, inspect: bool = True) -> Iterator[AsyncRound]:
     """Speculate K tokens a round and prepare for `fan_out` outcomes meanwhile; distributed as `autoregressive`'s.
 
     `after_miss` is the fan-out of rows whose speculation came from the fallback (default: the same); both must
     sum to one number of branches. `C` < 1 is Saguaro sampling. `cache_bytes` bounds the speculation cache: there
-    are as many branches as fit. A `DraftProcess` overlaps by itself, whatever the executor. Raises ValueError if K
-    is 0, no branch fits, the fan-outs' sums differ, a prompt does not fit the context, or the vocabularies differ.
+    are as many branches as fit. A `DraftProcess` overlaps by itself, whatever the executor. Without `inspect` the
+    rounds' ranks, guesses and prepared tokens stay empty, which saves time between rounds.
+
+    Raises ValueError if K is 0, no branch fits, the fan-outs' sums differ, a prompt does not fit the context, or
+    the vocabularies differ.
     """
     if K < 1:
         raise ValueError(f"K is {K}; speculation needs at least 1 draft token (without any it is `autoregressive`)")
@@ -130,19 +138,19 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
     fit = branches_within(cache_bytes, sum(guesses[K][0]), rows=len(prompts), K=K, vocab_size=draft.vocab_size,
                           greedy=sampling.greedy)
     batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
-    job = Job(copy.deepcopy(batch), K, cut(guesses, fit), sampling, C, fallback, seed)
-    verifier = torch.Generator(target.device).manual_seed(3 * seed)
+    job = Job(copy.deepcopy(batch), K, cut(guesses, fit), sampling, C, fallback, seed, inspect)
     cache = prefill(target, batch.sequences, batch.capacity)
+    verifier = generator_for(cache, torch.Generator(target.device).manual_seed(3 * seed))
     side = draft.speculator(job) if isinstance(draft, DraftProcess) else Speculator(draft, job)
     with contextlib.closing(side):
         now = side.first()
         while now is not None:
-            s, q, took = now.s.to(target.device), None if now.q is None else now.q.to(target.device), []
+            took = []
 
             @torch.inference_mode()
-            def verifying(s=s, q=q, took=took) -> tuple[list[int], list[int]]:
+            def verifying(now=now, took=took) -> tuple[list[int], list[int]]:
                 start = time.perf_counter()
-                outcome = verify(target(torch.cat((batch.last(1), s), dim=1), cache=cache), s, q, sampling, verifier)
+                outcome = verify(target, cache, batch, now.s, now.q, sampling, verifier)
                 took.append(time.perf_counter() - start)
                 return outcome
 
@@ -150,8 +158,8 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
             accepted, bonus = executor(verifying, torch.inference_mode()(side.prepare))
             answer = side.answer(accepted, bonus)
             together = time.perf_counter() - start - (answer.next.seconds if answer.next else 0.0)
-            step = batch.extend(outcome_tokens(s, accepted, bonus), accepted, s.shape[1], (cache,))
+            step = batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (cache,))
             seconds = Times(took[0], answer.prepare_s, together, now.seconds)
-            yield AsyncRound(step.rows, step.tokens, accepted, s.shape[1], now.hits, answer.ranks, answer.guesses,
-                             answer.prepared, s.tolist(), bonus, seconds, answer.cache_bytes)
+            yield AsyncRound(step.rows, step.tokens, accepted, step.drafted, now.hits, answer.ranks, answer.guesses,
+                             answer.prepared, now.tokens, bonus, seconds, answer.cache_bytes)
             now = answer.next

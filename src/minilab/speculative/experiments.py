@@ -9,10 +9,11 @@ import torch
 
 from minilab.core.device import pick_device, seed_everything, with_threads
 from minilab.core.records import Experiment, Record
-from minilab.core.timing import interleaved, spread, times
+from minilab.core.timing import interleaved, product_rate, read_bandwidth, spread
+from minilab.nn.graphs import captured
 from minilab.speculative import experiments_speed, experiments_ssd, recipes, theory
 from minilab.speculative.decoding import Round, autoregressive, collect, speculative
-from minilab.speculative.pairs import Pair, load_pair_for, prompts_for
+from minilab.speculative.pairs import Pair, fast, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
 
 
@@ -40,7 +41,7 @@ def bandwidth(preset: BandwidthPreset) -> Record:
     started = time.perf_counter()
     device = pick_device(preset.device)
     seed_everything(preset.seed)
-    pair = load_pair_for(preset.pair, device)
+    pair = fast(load_pair_for(preset.pair, device))
     curves = {}
     for role, model in (("target", pair.target), ("draft", pair.draft)):
         cache = model.new_cache(1, preset.prefix + max(preset.widths))
@@ -50,7 +51,7 @@ def bandwidth(preset: BandwidthPreset) -> Record:
 
             def one_pass(width: int, model=model, cache=cache, tokens=tokens) -> None:
                 cache.rollback(preset.prefix)
-                model(tokens[:, :width], cache=cache)
+                captured(cache, "pass", lambda tokens: model(tokens, cache=cache), tokens[:, :width])
 
             found = interleaved({str(w): (lambda w=w, f=one_pass: f(w)) for w in preset.widths},
                                 repeats=preset.repeats, warmup=2, device=device)
@@ -60,18 +61,6 @@ def bandwidth(preset: BandwidthPreset) -> Record:
     results = {"widths": list(preset.widths), "curves": curves, "read_bytes_per_s": read_bandwidth(device),
                "flops_per_s": product_rate(device)}
     return Record.new(experiment="speculative/bandwidth", preset=preset, results=results, started=started)
-
-
-def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
-    """Bytes a second that summing a large float32 vector reads: the ceiling for a pass over one token."""
-    x = torch.rand(size // 4, device=device)
-    return size / min(times(lambda: x.sum(), repeats=5, device=device))
-
-
-def product_rate(device: torch.device, size: int = 1024) -> float:
-    """Floating-point operations a second of a square float32 product: the ceiling for a pass over many."""
-    a = torch.rand(size, size, device=device)
-    return 2 * size**3 / min(times(lambda: a @ a, repeats=5, device=device))
 
 
 @dataclass(frozen=True)
@@ -157,7 +146,7 @@ def speed(preset: SpeedPreset) -> Record:
     """Tokens per second against the lookahead K, beside what acceptance and the models' times predict."""
     started = time.perf_counter()
     device = pick_device(preset.device)
-    pair = load_pair_for(preset.pair, device)
+    pair = fast(load_pair_for(preset.pair, device))
     prompts = [pair.encode(p) for p in prompts_for(pair, preset.prompts)]
     options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(temperature=preset.temperature))
 

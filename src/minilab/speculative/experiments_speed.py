@@ -7,7 +7,7 @@ in turn in one process, ratios are taken within a turn, and SD is tuned: it is c
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, median
 
@@ -15,7 +15,7 @@ import torch
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.core.timing import interleaved, spread
+from minilab.core.timing import interleaved, read_bandwidth, spread
 from minilab.speculative import fanout, simulate
 from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
 from minilab.speculative.engine import AsyncRound, Executor, Overlapped, sequential, ssd
@@ -26,13 +26,17 @@ from minilab.speculative.worker import DraftProcess
 
 
 @contextlib.contextmanager
-def side_by_side(draft: TreeModel) -> Iterator[tuple[ModelFacts, Executor]]:
-    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream."""
+def side_by_side(draft: TreeModel, target_device: torch.device | None = None
+                 ) -> Iterator[tuple[ModelFacts, Executor]]:
+    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream.
+
+    The target is on the draft's device if no other is named.
+    """
     if draft.device.type == "cpu":
         with DraftProcess(draft) as process:
             yield process, sequential
     else:
-        with Overlapped() as executor:
+        with Overlapped(target_device or draft.device, draft.device) as executor:
             yield draft, executor
 
 
@@ -49,6 +53,7 @@ class HeadlinePreset:
     pair: str = "shipped"
     seed: int = 0
     device: str = "auto"
+    draft_device: str | None = None  # the target's, if no other is named
 
 
 HEADLINE = {
@@ -56,8 +61,8 @@ HEADLINE = {
                           temperatures=(0.0,), threads=1, device="cpu"),
     "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=7, lookaheads=(2, 3, 4),
                                 ssd=((3, 8), (3, 16)), threads=1, device="cpu"),
-    "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 6, 8),
-                          ssd=((2, 12), (3, 16), (4, 20), (6, 32), (8, 32)), device="cuda"),
+    "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 5, 6, 8),
+                          ssd=((2, 12), (3, 16), (4, 20), (5, 24), (6, 28), (8, 32)), device="cuda"),
 }
 
 
@@ -65,13 +70,19 @@ HEADLINE = {
 def headline(preset: HeadlinePreset) -> Record:
     """Tokens per second of AR, SD and SSD at batch 1, the parts of a round, and what the simulator makes of them."""
     started = time.perf_counter()
-    pair = fast(load_pair_for(preset.pair, pick_device(preset.device)))
-    results = {}
-    with side_by_side(pair.draft) as (draft, executor):
+    pair = load_pair_for(preset.pair, pick_device(preset.device))
+    if preset.draft_device is not None:
+        pair = replace(pair, draft=pair.draft.to(pick_device(preset.draft_device)))
+    pair, results = fast(pair), {}
+    with side_by_side(pair.draft, pair.target.device) as (draft, executor):
         for temperature in preset.temperatures:
             results[str(temperature)] = _headline(preset, pair, draft, executor, Sampling(temperature))
-    return Record.new(experiment="speculative/headline", preset=preset, results={"temperatures": results},
-                      started=started)
+    weights = sum(p.numel() * p.element_size() for p in pair.target.parameters())
+    read = read_bandwidth(pair.target.device)
+    results = {"pair": {role: getattr(pair, role).num_parameters() for role in ("target", "draft")},
+               "roofline": {"weight_bytes": weights, "read_bytes_per_s": read, "tokens_per_s": read / weights},
+               "temperatures": results}
+    return Record.new(experiment="speculative/headline", preset=preset, results=results, started=started)
 
 
 def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: Executor, sampling: Sampling) -> dict:
@@ -90,7 +101,11 @@ def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: E
 
     def asynchronous(K: int, branches: int, draft=draft, executor=executor) -> list[Generation]:
         return [collect(ssd(pair.target, draft, [p], K=K, fan_out=partial(fanout.uniform, branches), executor=executor,
-                            seed=preset.seed, **options), 1) for p in prompts]
+                            seed=preset.seed, inspect=False, **options), 1) for p in prompts]
+
+    if pair.target.device.type == "cuda":  # two threads that compile at once would get into each other's way
+        for K, branches in preset.ssd:
+            asynchronous(K, branches, pair.draft, sequential)
 
     contestants = {"ar": ar, **{f"sd {K}": partial(sd, K) for K in preset.lookaheads},
                    **{f"ssd {K} {b}": partial(asynchronous, K, b) for K, b in preset.ssd}}
@@ -175,7 +190,8 @@ def batches(preset: BatchesPreset) -> Record:
 
             def asynchronous(fallback: str, draft=draft, executor=executor, prompts=prompts) -> Generation:
                 return collect(ssd(pair.target, draft, prompts, K=preset.K, fallback=fallback, executor=executor,
-                                   fan_out=partial(fanout.uniform, preset.branches), seed=preset.seed, **options),
+                                   fan_out=partial(fanout.uniform, preset.branches), seed=preset.seed, inspect=False,
+                                   **options),
                                len(prompts))
 
             contestants = {
@@ -183,6 +199,8 @@ def batches(preset: BatchesPreset) -> Record:
                 "sd": lambda prompts=prompts: collect(speculative(pair.target, pair.draft, prompts, K=preset.K_sd,
                                                                   **options), len(prompts)),
                 **{fallback: partial(asynchronous, fallback) for fallback in preset.fallbacks}}
+            if pair.target.device.type == "cuda":
+                asynchronous("jit", pair.draft, sequential)
             seconds = interleaved(contestants, repeats=preset.repeats, device=pair.target.device)
             total = batch * preset.new_tokens
             points.append({

@@ -104,10 +104,12 @@ def load_pair_for(name: str, device: torch.device) -> Pair:
 
 
 def fast(pair: Pair) -> Pair:
-    """The same pair for the clock: on a GPU our own models run as CUDA graphs, see `nn.graphs`."""
+    """The same pair for the clock: on a GPU our own models run as CUDA graphs, compiled where Triton is installed."""
     if pair.target.device.type != "cuda":
         return pair
-    target, draft = (StaticModel(m) if isinstance(m, Transformer) else m for m in (pair.target, pair.draft))
+    compiled = find_spec("triton") is not None
+    target, draft = (StaticModel(m, compile=compiled) if isinstance(m, Transformer) else m
+                     for m in (pair.target, pair.draft))
     return replace(pair, target=target, draft=draft)
 
 

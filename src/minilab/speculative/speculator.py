@@ -36,6 +36,7 @@ class Job:
     C: float
     fallback: str
     seed: int
+    inspect: bool = True  # whether answers hold ranks, guesses and what was prepared
 
     @property
     def branches(self) -> int:
@@ -48,6 +49,7 @@ class Speculation:
 
     s: Int[Tensor, "B K"]
     q: Float[Tensor, "B K V"] | None  # None when greedy: each is one-hot
+    tokens: list[list[int]]  # s on the host
     hits: list[bool]  # whether a row's came from the cache; else from the fallback
     seconds: float  # that the fallback took, 0 if every row hit
 
@@ -91,24 +93,26 @@ class Speculator:
             return logits, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C,
                                                 self.drafter)
 
-        hits, *widths = (torch.tensor(x, device=device) for x in (self.now.hits, on_hit, on_miss))
+        fan_out = torch.tensor([on_hit if hit else on_miss for hit in self.now.hits], device=device)
         self.logits, *prepared = captured(self.cache, ("prepare", branches, most, top, job.sampling, job.C), work,
-                                          self.batch.last(1).to(device), s, torch.where(hits[:, None], *widths))
+                                          self.batch.last(1).to(device), s, fan_out)
         self.prepared = SpeculationCache(*prepared)
         wait(device)
         self.prepare_s = time.perf_counter() - start
 
     def answer(self, accepted: list[int], bonus: list[int]) -> Answer:
         """Take the outcome of each row, look it up, and fall back for rows that were not prepared for it."""
-        ranks = bonus_ranks(self.logits, accepted, bonus)
-        found, s, q = self.prepared.lookup(*(torch.tensor(x, device=self.draft.device) for x in (accepted, bonus)))
         rows, now, prepared = self.batch.rows, self.now, self.prepared
-        self.batch.extend(outcome_tokens(now.s, accepted, bonus), accepted, now.s.shape[1], (self.cache,))
-        running = [i for i, row in enumerate(rows) if row in self.batch.rows]
-        self.now = None
-        if running:
-            self.now = self._speculate(found[running], s[running], None if q is None else q[running])
-        return Answer(self.now, ranks, prepared.keys(), prepared.tokens.tolist(), prepared.nbytes, self.prepare_s)
+        looked_up = prepared.lookup(*torch.tensor((accepted, bonus), device=self.draft.device))
+        seen = ([], [], [])
+        if self.job.inspect:
+            seen = bonus_ranks(self.logits, accepted, bonus), prepared.keys(), prepared.tokens.tolist()
+        self.batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (self.cache,))
+        if 0 < len(self.batch.rows) < len(rows):
+            running = [i for i, row in enumerate(rows) if row in self.batch.rows]
+            looked_up = [None if x is None else x[running] for x in looked_up]
+        self.now = self._speculate(*looked_up) if self.batch.rows else None
+        return Answer(self.now, *seen, prepared.nbytes, self.prepare_s)
 
     def close(self) -> None:
         """Nothing to end: a speculator elsewhere has."""
@@ -126,8 +130,8 @@ class Speculator:
             else:
                 s = torch.where(hit[:, None], s, s_miss)
                 q = None if q is None else torch.where(hit[:, None, None], q, q_miss)
-            wait(self.draft.device)
-        return Speculation(s, q, hits, time.perf_counter() - start if waiting else 0.0)
+        tokens = s.tolist()  # waits for the fallback
+        return Speculation(s, q, tokens, hits, time.perf_counter() - start if waiting else 0.0)
 
     def _fall_back(self, k: int) -> tuple[Tensor, Tensor | None]:
         job = self.job
@@ -141,9 +145,9 @@ class Speculator:
         return s, None if job.sampling.greedy else certain(s, V)
 
 
-def outcome_tokens(s: Int[Tensor, "B K"], accepted: list[int], bonus: list[int]) -> list[list[int]]:
+def outcome_tokens(s: list[list[int]], accepted: list[int], bonus: list[int]) -> list[list[int]]:
     """The new tokens of each row: those accepted of s_1..s_K, and the bonus token."""
-    return [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
+    return [row[:n] + [b] for row, n, b in zip(s, accepted, bonus, strict=True)]
 
 
 def bonus_ranks(logits: Float[Tensor, "B K1 V"], accepted: list[int], bonus: list[int]) -> list[int]:

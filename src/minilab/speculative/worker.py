@@ -117,7 +117,7 @@ class RemoteSpeculator:
     def _unpack(self, packed: tuple[list[list[int]], list[bool], float]) -> Speculation:
         rows, hits, seconds = packed
         s = torch.tensor(rows, dtype=torch.long).view(len(rows), -1)
-        return Speculation(s, None if self._q is None else self._q[: len(s), : s.shape[1]], hits, seconds)
+        return Speculation(s, None if self._q is None else self._q[: len(s), : s.shape[1]], rows, hits, seconds)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _decode(line, side: Speculator, q: Tensor | None, spin: bool) -> str | None:
     def pack(speculation: Speculation) -> tuple[list[list[int]], list[bool], float]:
         if q is not None and speculation.q is not None:
             q[: speculation.s.shape[0], : speculation.s.shape[1]] = speculation.q
-        return speculation.s.tolist(), speculation.hits, speculation.seconds
+        return speculation.tokens, speculation.hits, speculation.seconds
 
     line.send(pack(side.first()))
     while True:
