@@ -1,9 +1,17 @@
 """Our decoding against `transformers` with the same weights, and speculation against its formula.
 
+Ours: `autoregressive`, `speculative`, and `ssd`, where the draft prepares the next round during verification.
+Theirs: `generate`, `assisted` (the same draft, as many tokens a round) and `lookup` (as many, copied from the text
+before it, without a draft). What ends in `_many` decodes the whole batch at once, all else one prompt after another.
+
 Everything is float32 and greedy. First both libraries must produce the same tokens; then all are timed in
-turn (A B A B …) in this one process, and a ratio is taken within each turn, so that a machine that slows
-down for a while slows both sides of it. A ratio above 1 says that its first side is faster. On a CPU all run
-with one thread, which for this pair was the faster choice for each of them.
+turn (A B A B …), and a ratio is taken within each turn, so that a machine that slows down for a while slows
+both sides of it. A ratio above 1 says that its first side is faster.
+
+- On a CPU all keep to one core and one thread, which for this pair was the faster choice for each of them. Only
+  `ssd` has a second core, for the process of its draft.
+- On a GPU ours run as CUDA graphs, captured before the clock starts; theirs run as `generate` does by default.
+  `ssd` has a K of its own there, so that `ssd / speculative` compares settings as well as methods.
 """
 
 import argparse
@@ -12,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import minilab  # noqa: F401  (sets the OpenMP policy, which torch reads when it is loaded)
@@ -25,10 +34,13 @@ from minilab.core.records import Record
 from minilab.core.timing import interleaved, spread
 from minilab.nn.huggingface import save_hf_folder
 from minilab.nn.transformer import Transformer
-from minilab.speculative import data, theory
+from minilab.speculative import data, fanout, theory
 from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
+from minilab.speculative.engine import Executor, ssd
 from minilab.speculative.experiments import pass_costs
-from minilab.speculative.pairs import Pair, load_pair
+from minilab.speculative.experiments_speed import side_by_side
+from minilab.speculative.models import ModelFacts
+from minilab.speculative.pairs import Pair, fast, load_pair
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class Preset:
     name: str  # "cpu" or "gpu"
     device: str
     K: int = 3  # draft tokens a round, in both libraries
+    ssd_K: int = 3  # the same of `ssd`
+    branches: int = 8  # outcomes that ssd prepares for
     batch: int = 8
     singles: int = 3  # prompts of the batch that are also decoded one by one
     new_tokens: int = 48
@@ -45,19 +59,38 @@ class Preset:
     seed: int = 0
 
 
-PRESETS = {"cpu": Preset("cpu", "cpu", threads=1), "cuda": Preset("gpu", "cuda", new_tokens=128)}
+PRESETS = {"cpu": Preset("cpu", "cpu", threads=1),
+           "cuda": Preset("gpu", "cuda", ssd_K=4, branches=20, new_tokens=128)}
 RATIOS = {  # of speeds: the first contestant's over the second's
     "autoregressive_batch_1": ("autoregressive", "generate"),
     "autoregressive_batch_8": ("autoregressive_many", "generate_many"),
     "speculative": ("speculative", "assisted"),
+    "speculative_over_lookup": ("speculative", "lookup"),
+    "speculative_over_generate": ("speculative", "generate"),
     "speculative_over_autoregressive": ("speculative", "autoregressive"),
     "speculative_over_autoregressive_batch_8": ("speculative_many", "autoregressive_many"),
+    "ssd_over_assisted": ("ssd", "assisted"),
+    "ssd_over_speculative": ("ssd", "speculative"),
+    "ssd_over_autoregressive": ("ssd", "autoregressive"),
 }
 
 
 def benchmark(preset: Preset, pair: Pair, device: torch.device) -> Record:
     """Check that all decode the same tokens, time them in turn, and record the ratios."""
     started = time.perf_counter()
+    theirs = [peer(model, device) for model in (pair.target, pair.draft)]
+    pair = fast(pair)
+    with side_by_side(pair.draft) as (draft, executor):
+        results = measure(preset, pair, draft, executor, *theirs)
+    # Only now: while the draft has a core to itself, this process sees one core less than there are.
+    record = Record.new(experiment="speculative/benchmark", preset=preset, results=results, started=started)
+    record.provenance["command"] = f"python benchmarks/speculative.py --device {preset.device}"
+    return record
+
+
+def measure(preset: Preset, pair: Pair, ssd_draft: ModelFacts, executor: Executor, target, draft) -> dict:
+    """The record's results; `target` and `draft` are the pair as `transformers` models."""
+    device = pair.target.device
     prompts = [pair.encode(text) for text in data.prompts(preset.batch)]
     prompts = [p[-min(map(len, prompts)) :] for p in prompts]  # equal lengths: generate() needs no padding
     singles = prompts[: preset.singles]
@@ -70,7 +103,6 @@ def benchmark(preset: Preset, pair: Pair, device: torch.device) -> Record:
         runs = [decode(method, [p], **options) for p in singles]
         return Generation([r.tokens[0] for r in runs], [step for r in runs for step in r.rounds])
 
-    target, draft = (peer(model, device) for model in (pair.target, pair.draft))
     draft.generation_config.update(num_assistant_tokens=preset.K, num_assistant_tokens_schedule="constant",
                                    assistant_confidence_threshold=0.0)
     ids = torch.tensor(prompts, device=device)
@@ -80,12 +112,19 @@ def benchmark(preset: Preset, pair: Pair, device: torch.device) -> Record:
                                 max_new_tokens=preset.new_tokens, **options)
         return found[:, rows.shape[1] :].tolist()
 
+    def generate_singles(**options) -> list[list[int]]:
+        return [generate(row[None], **options)[0] for row in ids[: preset.singles]]
+
     chain = dict(draft=pair.draft, K=preset.K)
+    ahead = dict(draft=ssd_draft, K=preset.ssd_K, fan_out=partial(fanout.uniform, preset.branches),
+                 executor=executor, inspect=False)
     contestants = {
         "autoregressive": lambda: one_by_one(autoregressive).tokens,
-        "generate": lambda: [generate(row[None])[0] for row in ids[: preset.singles]],
+        "generate": generate_singles,
         "speculative": lambda: one_by_one(speculative, **chain).tokens,
-        "assisted": lambda: [generate(row[None], assistant_model=draft)[0] for row in ids[: preset.singles]],
+        "assisted": lambda: generate_singles(assistant_model=draft),
+        "lookup": lambda: generate_singles(prompt_lookup_num_tokens=preset.K),
+        "ssd": lambda: one_by_one(ssd, **ahead).tokens,
         "autoregressive_many": lambda: decode(autoregressive, prompts).tokens,
         "generate_many": lambda: generate(ids),
         "speculative_many": lambda: decode(speculative, prompts, **chain).tokens,
@@ -98,10 +137,7 @@ def benchmark(preset: Preset, pair: Pair, device: torch.device) -> Record:
     rate = {n: spread([rows[n] * preset.new_tokens / s for s in seconds[n]]) for n in contestants}
     alpha, cost = one_by_one(speculative, **chain).acceptance_rate, pass_costs(pair, (preset.K,), device)
     predicted = theory.speedup(alpha, preset.K, cost["draft"], cost["verify"][str(preset.K)])
-    results = dict(ratios=ratios, tokens_per_s=rate, acceptance_rate=alpha, cost=cost, predicted=predicted)
-    record = Record.new(experiment="speculative/benchmark", preset=preset, results=results, started=started)
-    record.provenance["command"] = f"python benchmarks/speculative.py --device {preset.device}"
-    return record
+    return dict(ratios=ratios, tokens_per_s=rate, acceptance_rate=alpha, cost=cost, predicted=predicted)
 
 
 def peer(model: Transformer, device: torch.device):
@@ -128,10 +164,10 @@ def require_same(contestants: dict[str, Callable[[], list[list[int]]]]) -> None:
 
 
 def table(record: Record) -> str:
-    """The median ratios with their interquartile ranges, and the prediction."""
-    lines = [f"{name:42}  {r['median']:6.2f}  {r['low']:.2f} to {r['high']:.2f}"
+    """The median ratios of speeds with their interquartile ranges, and the prediction for one of them."""
+    lines = [f"{' / '.join(RATIOS[name]):42}  {r['median']:6.2f}  {r['low']:.2f} to {r['high']:.2f}"
              for name, r in record.results["ratios"].items()]
-    return "\n".join([*lines, f"{'the formula for batch 1':42}  {record.results['predicted']:6.2f}"])
+    return "\n".join([*lines, f"{'speculative / autoregressive, by formula':42}  {record.results['predicted']:6.2f}"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from minilab.core.device import hardware
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data
 from minilab.speculative.pairs import Pair
@@ -45,9 +46,11 @@ def test_benchmark_records_every_ratio_and_its_hardware(script, pair, monkeypatc
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
     assert 0 < record["results"]["acceptance_rate"] <= 1 and record["results"]["predicted"] > 0
     assert {"torch", "transformers"} <= record["provenance"]["versions"].keys()
-    assert record["provenance"]["hardware"]["torch_threads"] == torch.get_num_threads()
+    found = record["provenance"]["hardware"]
+    assert found["torch_threads"] == torch.get_num_threads()
+    assert found["cores"] == hardware()["cores"]  # all of them, also the one that the draft's process had
     printed = capsys.readouterr().out
-    assert all(name in printed for name in script.RATIOS)
+    assert all(f"{ours} / {other} " in printed for ours, other in script.RATIOS.values())
 
 
 def test_benchmark_refuses_to_time_decodings_that_differ(script):

@@ -61,9 +61,11 @@ HEADLINE = {
                           temperatures=(0.0,), threads=1, device="cpu"),
     "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=7, lookaheads=(2, 3, 4),
                                 ssd=((3, 8), (3, 16)), threads=1, device="cpu"),
-    "gpu": HeadlinePreset("gpu", prompts=8, new_tokens=128, repeats=5, lookaheads=(1, 2, 3, 4, 5, 6, 8),
-                          ssd=((2, 12), (3, 16), (4, 20), (5, 24), (6, 28), (8, 32)), device="cuda"),
+    "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=128, repeats=3, lookaheads=(1, 2, 3, 4, 6),
+                          ssd=((2, 12), (3, 16), (4, 20), (6, 28)), device="cuda"),
 }
+HEADLINE |= {f"{name}-smollm2": replace(HEADLINE[name], name=f"{name}-smollm2", pair="smollm2")
+             for name in ("two-cores", "gpu")}
 
 
 @with_threads
