@@ -10,8 +10,8 @@ both sides of it. A ratio above 1 says that its first side is faster.
 
 - On a CPU all keep to one core and one thread, which for this pair was the faster choice for each of them. Only
   `ssd` has a second core, for the process of its draft.
-- On a GPU ours run as CUDA graphs, captured before the clock starts; theirs run as `generate` does by default.
-  `ssd` has a K of its own there, so that `ssd / speculative` compares settings as well as methods.
+- On a GPU ours run as CUDA graphs, compiled where Triton is installed, all before the clock starts; theirs run as
+  `generate` does by default. `ssd` has a K of its own there, so `ssd / speculative` compares settings as well.
 """
 
 import argparse

@@ -73,3 +73,15 @@ def test_parts_are_medians_of_full_rounds_and_means_of_all():
     assert (found["verify_s"], found["prepare_s"], found["together_s"], found["fallback_s"]) == (2.0, 4.0, 6.0, 5.0)
     assert found["hit_rate"] == pytest.approx(4 / 6)
     assert found["acceptance_rate"] == pytest.approx(7 / (3 + 1 + 2 + 3 + 1 + 1))
+
+
+def test_a_summary_takes_each_kind_at_its_fastest():
+    def around(median: float) -> dict[str, float]:
+        return {"median": median, "low": median - 0.1, "high": median + 0.1}
+
+    found = {"tokens_per_s": {"ar": around(50.0), "sd 2": around(70.0), "sd 3": around(80.0), "ssd 3 8": around(99.7)},
+             "fastest": {"ar": "ar", "sd": "sd 3", "ssd": "ssd 3 8"}, "sd_over_ar": around(1.6),
+             "ssd_over_sd": around(1.25), "ssd_over_ar": around(2.0)}
+    assert experiments_speed.summary(found).splitlines() == [
+        "AR 50, SD 80, SSD 100 tokens/s", "  sd_over_ar 1.60 (1.50 to 1.70)", "  ssd_over_sd 1.25 (1.15 to 1.35)",
+        "  ssd_over_ar 2.00 (1.90 to 2.10)"]

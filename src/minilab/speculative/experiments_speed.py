@@ -64,8 +64,10 @@ HEADLINE = {
     "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=128, repeats=3, lookaheads=(1, 2, 3, 4, 6),
                           ssd=((2, 12), (3, 16), (4, 20), (6, 28)), device="cuda"),
 }
-HEADLINE |= {f"{name}-smollm2": replace(HEADLINE[name], name=f"{name}-smollm2", pair="smollm2")
-             for name in ("two-cores", "gpu")}
+HEADLINE |= {
+    "two-cores-smollm2": replace(HEADLINE["two-cores"], name="two-cores-smollm2", pair="smollm2", prompts=3,
+                                 new_tokens=48, repeats=3, lookaheads=(1, 2, 3), ssd=((2, 8), (3, 8))),
+    "gpu-smollm2": replace(HEADLINE["gpu"], name="gpu-smollm2", pair="smollm2")}
 
 
 @with_threads
@@ -134,6 +136,15 @@ def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: E
         "tokens_per_round": {kind: fmean(run.tokens_per_round for run in runs) for kind, runs in texts.items()},
         **parts(rounds), "overlapped": parts([step for run in texts["ssd"] for step in run.rounds]),
         "simulated": {"in_sequence_tokens_per_s": total / in_parts, "overlapped_tokens_per_s": total / at_once}}
+
+
+def summary(found: dict) -> str:
+    """The fastest AR, SD and SSD of one temperature of a `headline`, and their ratios with quartiles, as text."""
+    speeds = (found["tokens_per_s"][name]["median"] for name in found["fastest"].values())
+    lines = ["AR {:.0f}, SD {:.0f}, SSD {:.0f} tokens/s".format(*speeds)]
+    for ratio in ("sd_over_ar", "ssd_over_sd", "ssd_over_ar"):
+        lines.append("  {} {median:.2f} ({low:.2f} to {high:.2f})".format(ratio, **found[ratio]))
+    return "\n".join(lines)
 
 
 def parts(rounds: list[AsyncRound]) -> dict[str, float]:
