@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from minilab import cli
 from minilab.core.records import Record
 from minilab.nn.huggingface import load_hf_folder, save_hf_folder
+from minilab.nn.store import save_model
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data, memory, pairs, smollm
 from minilab.speculative.models import HuggingFaceModel
@@ -39,9 +40,20 @@ def test_without_a_name_the_shipped_pair_stands_in_until_the_other_is_fetched(tm
         load_pair("smollm2")
 
 
+@pytest.mark.parametrize("there", [(), ("target",)])  # nothing, or a training that broke between the two
+def test_a_large_pair_that_is_not_there_says_how_to_train_it(there, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+    for name in there:
+        card = dict(what="-", how_made="-", licence="-")
+        save_model(tiny(0), pairs.pair_folder("large") / f"{name}.safetensors", card)
+    missing = "draft" if there else "target"
+    with pytest.raises(FileNotFoundError, match=rf"{missing}\.safetensors is not there.*`{pairs.MAKE_LARGE}`.*corpus"):
+        load_pair("large")
+
+
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "", "Shipped", "+", "a+", "+b", "a+b+c"])
 def test_unknown_name_lists_the_choices(name):
-    with pytest.raises(ValueError, match=r"choose 'shipped' or 'smollm2', or join two .*Qwen3-8B\+Qwen/Qwen3-0.6B"):
+    with pytest.raises(ValueError, match=r"'shipped', 'smollm2' or 'large', or join .*Qwen3-8B\+Qwen/Qwen3-0.6B"):
         load_pair(name)
 
 

@@ -1,6 +1,7 @@
 """How pairs are made: the whole recipe on a page of text, and each of its steps."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from minilab.core.records import Record
 from minilab.nn.huggingface import save_hf_folder
 from minilab.nn.store import load_model
-from minilab.nn.transformer import Transformer
+from minilab.nn.transformer import Block, Transformer
 from minilab.speculative import data, recipes, smollm
 from minilab.speculative.decoding import speculative
+from minilab.speculative.pairs import load_pair
 from minilab.speculative.recipes import PairPreset, SmolDraftPreset, _decoder, _thin
 from minilab.speculative.sampling import Sampling
 from minilab.speculative.training import bits_per_byte, overlap
@@ -52,7 +54,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load_corpus", {"page-train": TRAIN, "page-valid": VALID}.__getitem__)
         patch.setattr(data, "load_tokenizer", lambda: tokenizer)
-        patch.setattr(recipes, "package_data", lambda name: root / name)
+        patch.setenv("MINILAB_CACHE", str(root))
         patch.setattr(recipes, "speculative", short)
         record = recipes.pair(preset)
     return record, root, data.token_stream(VALID, tokenizer), preset
@@ -73,7 +75,7 @@ def test_pair_learns_from_its_text(made):
 def test_saved_assets_are_the_models_that_were_measured(made):
     record, root, valid, preset = made
     target, draft = (
-        load_model(root / "assets" / "tiny" / f"{name}.safetensors") for name in ("target", "draft")
+        load_model(root / "pairs" / "tiny" / f"{name}.safetensors") for name in ("target", "draft")
     )
     assert (target.config, draft.config) == (preset.target, preset.draft)
     found = record.results
@@ -105,7 +107,7 @@ def test_record_of_a_pair_tells_what_each_step_bought_and_survives_its_file(made
 
 
 def test_a_recipe_without_a_folder_keeps_nothing(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "package_data", lambda name: tmp_path / name)
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
     preset, model = dataclasses.replace(made[3], out=None), Transformer(made[3].draft)
     assert recipes._as_shipped(model, "draft", preset, {}) is model and not model.training
     assert list(tmp_path.iterdir()) == []
@@ -122,6 +124,47 @@ def test_the_targets_own_text_continues_the_corpus_half_greedily(random_model, m
     greedy = (best == texts[:, 32:]).all(dim=1)
     assert greedy.sum() == preset.own_texts // 2
     assert torch.equal(recipes.own_text(target, tokens, preset), own)
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The cpu preset at its smallest on one page, in the shipped tokens, kept as the large pair in an own cache."""
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(data, "load_corpus", {"stdlib-train": TRAIN, "stdlib-valid": 4 * VALID}.__getitem__)
+    monkeypatch.setattr(recipes, "speculative", short)
+    return dataclasses.replace(recipes.PAIR["cpu"], target=_decoder(4096, 32, 2, 2, 1, 48),
+                               draft=_decoder(4096, 16, 2, 2, 1, 16), target_steps=2, draft_steps=2, window=16, batch=2,
+                               own_texts=4, out="large", device="cpu")
+
+
+def test_a_trained_large_pair_is_loaded_by_its_name(page, tmp_path):
+    found = recipes.pair(page).results
+    loaded = load_pair("large")
+    assert (loaded.name, loaded.stop, loaded.chat) == ("large", (0,), False)
+    assert (loaded.target.config, loaded.draft.config) == (page.target, page.draft)
+    assert loaded.target.num_parameters() == found["target_parameters"]
+    texts = [loaded.generate(["The length of"], K=K, max_new_tokens=8).tokens for K in (None, 3)]
+    assert texts[0] == texts[1]
+    card = json.loads((tmp_path / "pairs" / "large" / "target.json").read_text())
+    assert card["what"].startswith("target of the large pair") and "shipped" not in card["what"]
+
+
+def test_the_target_is_kept_when_the_drafts_training_breaks(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "own_text", None)
+    with pytest.raises(TypeError):
+        recipes.pair(page)
+    assert load_model(tmp_path / "pairs" / "large" / "target.safetensors").config == page.target
+
+
+def test_blocks_compiled_for_training_change_no_number(page, monkeypatch):
+    """Type checks cannot be compiled, so the compiler is replaced: what it is asked for counts here."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda f: asked.append(f) or f)
+    plain = recipes.pair(page).results
+    assert asked == []
+    compiled = recipes.pair(dataclasses.replace(page, compile=True)).results
+    assert asked == [Block.forward] * 3  # the target's training, and the draft's two
+    assert compiled == plain
 
 
 @pytest.mark.parametrize("n", [1, 7, 59, 60, 61, 150, 2000])

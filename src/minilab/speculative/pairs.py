@@ -1,8 +1,9 @@
 """A target, its draft and their tokenizer, ready to decode text.
 
 `load_pair()` gives the best pair at hand: SmolLM2-135M-Instruct if it was fetched, else the pair that ships
-with minilab. `load_pair("shipped")` and `load_pair("smollm2")` insist on one. Any two causal language models of one
-vocabulary make a pair by one string, "Qwen/Qwen3-8B+Qwen/Qwen3-0.6B": names on the Hugging Face hub or folders.
+with minilab. `load_pair("shipped")` and `load_pair("smollm2")` insist on one; `load_pair("large")` is a pair of our
+own that you train on your GPU. Any two causal language models of one vocabulary make a pair by one string,
+"Qwen/Qwen3-8B+Qwen/Qwen3-0.6B": names on the Hugging Face hub or folders.
 """
 
 import json
@@ -16,6 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from minilab.core.device import cache_dir
 from minilab.core.files import package_data
 from minilab.nn.graphs import StaticModel
 from minilab.nn.huggingface import config_from_hf, cut_vocabulary, load_hf_folder
@@ -27,6 +29,8 @@ from minilab.speculative.models import HuggingFaceModel, LanguageModel
 from minilab.speculative.sampling import GREEDY, Sampling
 
 SMOLLM2_DRAFT = "speculative/smollm2-draft.safetensors"
+OURS = ("shipped", "large")  # trained by `recipes.pair`, with one tokenizer
+MAKE_LARGE = "minilab run speculative/pair --preset large"
 AT_FOUR_BITS = ":4bit"  # behind the target's name
 EXAMPLE = "Qwen/Qwen3-8B+Qwen/Qwen3-0.6B"
 
@@ -70,18 +74,26 @@ class Pair:
         return collect(self.rounds(prompts, **options), len(prompts))
 
 
+def pair_folder(name: str) -> Path:
+    """Where a pair of our own has its target.safetensors and draft.safetensors; it may be absent."""
+    return package_data("assets") / "speculative" if name == "shipped" else cache_dir() / "pairs" / name
+
+
 def load_pair(name: str | None = None, *, dtype: torch.dtype = torch.float32, device="cpu") -> Pair:
     """The pair called `name`, or the best that is there. "TARGET+DRAFT" is two Hugging Face names or folders, and
     "TARGET:4bit+DRAFT" the same with the target at 4 bits.
 
-    Raises ValueError for an unknown name and FileNotFoundError if SmolLM2 was not fetched; for two models see
-    `load_hugging_face_pair`.
+    Raises ValueError for an unknown name and FileNotFoundError if SmolLM2 was not fetched or "large" not trained; for
+    two models see `load_hugging_face_pair`.
     """
     if name is None:
         name = "smollm2" if smollm.available() and (package_data("assets") / SMOLLM2_DRAFT).is_file() else "shipped"
-    if name == "shipped":
-        target, draft = (load_model(f"speculative/{n}.safetensors", dtype=dtype, device=device)
-                         for n in ("target", "draft"))
+    if name in OURS:
+        paths = [pair_folder(name) / f"{n}.safetensors" for n in ("target", "draft")]
+        if name == "large" and (missing := [path for path in paths if not path.is_file()]):
+            raise FileNotFoundError(f"{missing[0]} is not there; train the large pair with `{MAKE_LARGE}` (about ten "
+                                    "minutes on an H100, from the full corpus), or take 'shipped'")
+        target, draft = (load_model(path, dtype=dtype, device=device) for path in paths)
         return Pair(name, _frozen(target), _frozen(draft), data.load_tokenizer(), stop=(target.start_token,))
     if name == "smollm2":
         target = load_hf_folder(smollm.folder(), dtype=dtype, device=device)
@@ -91,8 +103,8 @@ def load_pair(name: str | None = None, *, dtype: torch.dtype = torch.float32, de
         return Pair(name, _frozen(target), _frozen(draft), tokenizer, stop=stop, template=smollm.chat_prompt)
     target, plus, draft = name.partition("+")
     if not (target.strip() and draft.strip()) or "+" in draft:
-        raise ValueError(f"unknown pair {name!r}; choose 'shipped' or 'smollm2', or join two Hugging Face names or "
-                         f"folders with one plus sign, as in {EXAMPLE!r}")
+        raise ValueError(f"unknown pair {name!r}; choose 'shipped', 'smollm2' or 'large', or join two Hugging Face "
+                         f"names or folders with one plus sign, as in {EXAMPLE!r}")
     return load_hugging_face_pair(target.strip().removesuffix(AT_FOUR_BITS), draft.strip(), dtype=dtype, device=device,
                                   four_bit=target.strip().endswith(AT_FOUR_BITS))
 

@@ -1,6 +1,6 @@
-"""How the shipped models are made: our own target and draft, and a draft for SmolLM2.
+"""How our models are made: the target and draft that ship, a larger pair that does not, and a draft for SmolLM2.
 
-The draft is distilled from its target *as shipped* (int8 multiplied out), on two kinds of text: the corpus,
+A draft is distilled from its target *as shipped* (int8 multiplied out), on two kinds of text: the corpus,
 and what the target itself writes, since that is where the two will have to agree.
 """
 
@@ -20,9 +20,11 @@ from minilab.nn.store import load_model, save_model
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data, smollm
 from minilab.speculative.decoding import collect, speculative
+from minilab.speculative.pairs import pair_folder
 from minilab.speculative.sampling import GREEDY, Sampling
 from minilab.speculative.training import (
     bits_per_byte,
+    by_blocks,
     continuations,
     distillation_loss,
     next_token_loss,
@@ -46,8 +48,9 @@ class PairPreset:
     window: int  # tokens in a training window
     batch: int  # windows in a batch
     own_texts: int  # continuations that the target writes for its draft
+    sample_batch: int = 2048  # texts that it writes at a time; their keys and values must fit the memory
     lr: float = 2e-3
-    out: str | None = None  # folder under assets/ for the weights; None keeps nothing
+    out: str | None = None  # the name that `load_pair` will know the pair by; None keeps nothing
     compile: bool = False
     seed: int = 0
     device: str = "auto"
@@ -65,7 +68,11 @@ PAIR = {
                       own_texts=16),
     "gpu": PairPreset("gpu", corpus="full", target=_decoder(4096, 512, 7, 8, 2, 1248),
                       draft=_decoder(4096, 160, 2, 5, 1, 512), target_steps=2000, draft_steps=1500, window=512,
-                      batch=256, own_texts=16_384, out="speculative", compile=True),
+                      batch=256, own_texts=16_384, out="shipped", compile=True),
+    # 319 and 14 million parameters. 512 texts of 288 tokens keep 15 GB of keys and values.
+    "large": PairPreset("large", corpus="full", target=_decoder(4096, 1024, 25, 8, 4, 3072),
+                        draft=_decoder(4096, 512, 4, 8, 4, 1376), target_steps=1400, draft_steps=900, window=512,
+                        batch=64, own_texts=4096, sample_batch=512, lr=8e-4, out="large", compile=True),
 }
 
 
@@ -77,9 +84,9 @@ def pair(preset: PairPreset) -> Record:
     train_tokens, valid_tokens, bytes_per_token = _corpus_tokens(preset.corpus)
 
     def fit(model: Transformer, batches, loss_fn, steps: int, lr: float) -> list[float]:
-        config = TrainConfig(steps=steps, lr=lr, warmup=steps // 20, weight_decay=0.2, log_every=50,
-                             compile=preset.compile)
-        return train(model, batches, loss_fn, config).losses
+        config = TrainConfig(steps=steps, lr=lr, warmup=steps // 20, weight_decay=0.2, log_every=50)
+        forward = by_blocks(model) if preset.compile else model
+        return train(model, batches, lambda _, batch: loss_fn(forward, batch), config).losses
 
     def text(offset: int):
         return windows(train_tokens, preset.window, preset.batch, seed=preset.seed + offset, device=device)
@@ -135,8 +142,8 @@ def own_text(target: Transformer, tokens: Tensor, preset: PairPreset) -> Tensor:
     prompts = [tokens[i : i + 32].tolist() for i in starts]
     half, texts = len(prompts) // 2, []
     for part, sampling in ((prompts[:half], GREEDY), (prompts[half:], WARM)):
-        texts += continuations(target, part, new_tokens=preset.window // 2, batch=2048, sampling=sampling,
-                               seed=preset.seed)
+        texts += continuations(target, part, new_tokens=preset.window // 2, batch=preset.sample_batch,
+                               sampling=sampling, seed=preset.seed)
     order = torch.randperm(len(texts), generator=generator).tolist()
     return torch.tensor([t for i in order for t in texts[i]])
 
@@ -150,16 +157,16 @@ def _corpus_tokens(corpus: str) -> tuple[Tensor, Tensor, float]:
 
 
 def _as_shipped(model: Transformer, name: str, preset: PairPreset, results: dict) -> Transformer:
-    """Save the model as an int8 asset and read it back, so that all later numbers are those of the asset."""
+    """Save the model in int8 and read it back, so that all later numbers are those of the file."""
     if preset.out is None:
         return model.eval()
     card = {
-        "what": f"{name} of the shipped pair: a Llama-style decoder for technical English",
+        "what": f"{name} of the {preset.out} pair: a Llama-style decoder for technical English",
         "how_made": f"minilab run speculative/pair --preset {preset.name}",
-        "licence": "MIT for the weights; corpus.card.json lists the texts it learned from, with their licenses",
+        "licence": "MIT for the weights; the corpus's card lists the texts it learned from, with their licenses",
         "metrics": {k: v for k, v in results.items() if isinstance(v, float)},
     }
-    path = package_data("assets") / preset.out / f"{name}.safetensors"
+    path = pair_folder(preset.out) / f"{name}.safetensors"
     return load_model(save_model(model, path, card), device=model.device)
 
 

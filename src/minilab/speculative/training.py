@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minilab.core.progress import progress
-from minilab.nn.transformer import Transformer
+from minilab.nn.transformer import Block, Transformer
 from minilab.speculative.decoding import autoregressive, collect
 from minilab.speculative.sampling import GREEDY, Sampling, acceptance, target_probs
 
@@ -38,16 +38,31 @@ def windows(tokens: Int[Tensor, "n"], length: int, batch: int, *, seed: int, dev
     return draw
 
 
-def next_token_loss(model: nn.Module, batch: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
+def by_blocks(model: Transformer) -> Callable[[Tensor], Tensor]:
+    """`model` on texts from their beginning, each of its blocks run by one compiled function.
+
+    That takes seconds to compile however many blocks there are. The model stays as it is: what decodes with it later,
+    in shapes of all kinds, runs nothing compiled.
+    """
+    block = torch.compile(Block.forward)
+
+    def forward(tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        return model.read(tokens, positions, mask=None, causal=True, at=None, apply=block)
+
+    return forward
+
+
+def next_token_loss(model: Callable[[Tensor], Tensor], batch: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of each token given those before it."""
     logits = model(batch[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
 
-def distillation_loss(teacher: nn.Module) -> Callable[[nn.Module, Tensor], Tensor]:
+def distillation_loss(teacher: nn.Module) -> Callable[[Callable, Tensor], Tensor]:
     """A loss for `train`: mean KL(p || q) in nats between the teacher's and the student's next-token laws."""
 
-    def loss(model: nn.Module, batch: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
+    def loss(model: Callable[[Tensor], Tensor], batch: Int[Tensor, "B T1"]) -> Float[Tensor, ""]:
         with torch.no_grad():
             log_p = F.log_softmax(teacher(batch[:, :-1]).float(), dim=-1)
         log_q = F.log_softmax(model(batch[:, :-1]).float(), dim=-1)
