@@ -90,7 +90,7 @@ class KVCache:
         self.lengths = self.lengths[rows]
 
     def at(self, slots: slice | Int[Tensor, "B T"], end: int) -> "Callable[[int], Slots]":
-        """The place of a pass's new tokens, layer by layer."""
+        """The place of a pass's new tokens in each layer."""
         return lambda layer: Slots(self.k[layer], self.v[layer], slots, end)
 
 
@@ -316,9 +316,7 @@ class Transformer(nn.Module):
              causal: bool, at: Callable[[int], Slots] | None, last_only: bool = False,
              apply: Callable = Block.__call__) -> Float[Tensor, "B _ V"]:
         """The pass itself, once it is known where tokens stand, what they see, and where keys and values go.
-
-        `apply` calls a block: a compiled version of it may take its place.
-        """
+        `apply` calls a block: a compiled version of it may take its place."""
         x = self.embed(tokens)
         cos, sin = self.rope_table()[:, positions]
         if positions.dim() == 2:
