@@ -124,8 +124,8 @@ class _Graph:
 class StaticModel:
     """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding.
 
-    With `compile` its blocks go through `torch.compile`, which makes 13 kernels of some 25. That takes about ten
-    seconds for each kind of shape (one row or several, one token or several) and needs Triton.
+    With `compile` its blocks go through `torch.compile`, which joins small operations. That takes about ten seconds
+    for each kind of shape (one row or several, one token or several) and needs Triton.
     """
 
     def __init__(self, model: Transformer, *, compile: bool = False) -> None:
