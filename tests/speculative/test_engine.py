@@ -144,6 +144,17 @@ def test_rounds_do_not_depend_on_how_the_tasks_run(models, ways, fallback):
     assert facts[0] == facts[1] == facts[2] == facts[3]
 
 
+@pytest.mark.parametrize("way", ["sequential", "process"])
+def test_without_inspection_the_rounds_are_the_same_and_their_statistics_empty(models, ways, way):
+    draft, executor = ways[way]
+    options = dict(K=3, fan_out=partial(fanout.uniform, 6), max_new_tokens=20, sampling=Sampling(1.0), seed=2)
+    (text, seen), (same, unseen) = (run(models[0], draft, executor=executor, inspect=inspect, **options)
+                                    for inspect in (True, False))
+    assert text.tokens == same.tokens and [r.hits for r in seen] == [r.hits for r in unseen]
+    assert all(r.ranks and r.guesses and r.prepared for r in seen)
+    assert not any(r.ranks or r.guesses or r.prepared for r in unseen)
+
+
 def test_a_process_goes_on_after_a_cancelled_stream_and_reports_what_failed(models, random_model):
     with DraftProcess(models[1]) as process:
         stream = engine.ssd(models[0], process, PROMPTS, K=3, fan_out=SIX, max_new_tokens=30)
