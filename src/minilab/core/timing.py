@@ -16,6 +16,26 @@ def wait(device: torch.device | str) -> None:
         torch.mps.synchronize()
 
 
+class Mark:
+    """A point in a device's work, put behind what the current stream was asked for, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(device))
+        else:
+            wait(device)
+            self._moment = time.perf_counter()
+
+    def seconds_since(self, earlier: "Mark") -> float:
+        """Seconds between the two on the device's own clock, once both were reached."""
+        if self._event is None:
+            return self._moment - earlier._moment
+        self._event.synchronize()
+        return earlier._event.elapsed_time(self._event) / 1e3
+
+
 def times(
     fn: Callable[[], object], *, repeats: int, warmup: int = 2, device: torch.device | str = "cpu"
 ) -> list[float]:

@@ -31,6 +31,7 @@ class _Buffer:
     k: Tensor
     v: Tensor
     generator: torch.Generator
+    stream: "torch.cuda.Stream | None"  # to capture on; cuBLAS has scratch memory a stream, which goes into the graph
     graphs: dict[Hashable, "_Graph"] = field(default_factory=dict)
 
 
@@ -92,7 +93,7 @@ class _Graph:
         host, device, generator = cache.lengths, cache.k.device, cache.buffer.generator
         self.inputs, self.lengths = tuple(x.to(device, copy=True) for x in inputs), host.to(device)
         before = generator.get_state()
-        here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        here, side = torch.cuda.current_stream(device), cache.buffer.stream
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(2):  # kernels are chosen and workspaces made before the capture
@@ -102,7 +103,7 @@ class _Graph:
         generator.set_state(before)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread may be decoding
+        with torch.cuda.graph(self.graph, stream=side):
             self.outputs, end = cache._inside(fn, self.inputs, self.lengths.clone())
         generator.set_state(before)
         cache.lengths = host
@@ -125,11 +126,12 @@ class StaticModel:
     """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding.
 
     With `compile` its blocks go through `torch.compile`, which joins small operations. That takes about ten seconds
-    for each kind of shape (one row or several, one token or several) and needs Triton.
+    for each kind of shape (one row or several, one token or several) and needs Triton. The kernels of graphs have
+    the stream `priority` given here, whichever stream replays them; lower goes first.
     """
 
-    def __init__(self, model: Transformer, *, compile: bool = False) -> None:
-        self.model, self._free = model, []
+    def __init__(self, model: Transformer, *, compile: bool = False, priority: int = 0) -> None:
+        self.model, self.priority, self._free = model, priority, []
         self._one_token = self._apply = Block.__call__
         if compile:
             torch._dynamo.config.recompile_limit = 64  # of all models together; the default is 8
@@ -149,7 +151,8 @@ class StaticModel:
         fit = next((b for b in self._free if b.k.shape[1] >= batch and b.k.shape[3] == slots), None)
         if fit is None or max_len > self.context:  # the model's own cache knows how to refuse
             fresh = self.model.new_cache(batch, max_len, scratch=slots - max_len)
-            fit = _Buffer(fresh.k, fresh.v, torch.Generator(self.device))
+            stream = torch.cuda.Stream(self.device, self.priority) if fresh.k.is_cuda else None
+            fit = _Buffer(fresh.k, fresh.v, torch.Generator(self.device), stream)
         else:
             self._free.remove(fit)
         cache = StaticCache(fit, batch)

@@ -19,7 +19,7 @@ class SpeculationCache:
     accepted: Int[Tensor, "B M"]  # k of each key
     bonus: Int[Tensor, "B M"]  # bonus token of each key
     tokens: Int[Tensor, "B M K"]
-    probs: Float[Tensor, "B M K V"] | None  # None when greedy: each distribution is one-hot at its token
+    probs: Float[Tensor, "B M K V"] | None = None  # when greedy: each distribution is one-hot at its token
 
     def lookup(self, accepted: Int[Tensor, "B"], bonus: Int[Tensor, "B"]
                ) -> tuple[Bool[Tensor, "B"], Int[Tensor, "B K"], Float[Tensor, "B K V"] | None]:

@@ -83,7 +83,7 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
         return draw(logits, sampling, generator)[0]
 
     while batch.rows:
-        token = captured(cache, ("step", sampling), step, batch.last(1))
+        token = captured(cache, ("step", sampling), step, batch.last(1, target.device))
         yield batch.extend([[t] for t in token.tolist()], [0] * len(token), 0, (cache,))
 
 
@@ -105,7 +105,7 @@ def speculative(target: LanguageModel, draft: LanguageModel, prompts: Prompts, *
     while batch.rows:
         k = batch.useful_lookahead(K)
         s, q = propose(draft, draft_cache, batch, [0] * k, sampling, drafter)
-        accepted, bonus = verify(target, target_cache, batch, s, q, sampling, verifier)
+        accepted, bonus = verify(target, target_cache, batch, s, q, sampling, verifier).tolist()
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
         yield batch.extend(new, accepted, k, (target_cache, draft_cache))
 
@@ -133,7 +133,7 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
     """
     unread = int((batch.lengths - cache.lengths).max())  # 2 where s_K was accepted last round, else 1
     cache.rollback(batch.lengths - unread)
-    newest = batch.last(unread).to(draft.device)
+    newest = batch.last(unread, draft.device)
     if not top:
         return newest[:, :0], None
 
@@ -150,8 +150,11 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
 
 
 def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,
-           sampling: Sampling, generator: torch.Generator | None) -> tuple[list[int], list[int]]:
-    """One target pass over [newest, s_1..s_K]: how many draft tokens each row accepts, and its bonus token."""
+           sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, "2 B"]:
+    """One target pass over [newest, s_1..s_K]: how many draft tokens each row accepts, and its bonus token.
+
+    Both stay on the target's device: a GPU may still be at work on them.
+    """
 
     def decide(newest: Tensor, s: Tensor, *q: Tensor) -> Int[Tensor, "2 B"]:
         logits = target(torch.cat((newest, s), dim=1), cache=cache)  # B K+1 V
@@ -161,9 +164,8 @@ def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "
         return torch.stack(verify_sampled(p, *q or (torch.zeros_like(p[:, 1:]),), s, generator))
 
     drafted = (s,) if q is None else (s, q)
-    accepted, bonus = captured(cache, ("verify", sampling), decide, batch.last(1),
-                               *(x.to(target.device) for x in drafted)).tolist()
-    return accepted, bonus
+    return captured(cache, ("verify", sampling), decide, batch.last(1, target.device),
+                    *(x.to(target.device) for x in drafted))
 
 
 def verify_sampled(
@@ -204,7 +206,7 @@ class Batch:
         if not prompts:
             raise ValueError("no prompts: give a list of token lists, one for each row")
         self.context = min(model.context for model in models)
-        self.device, self.stop = models[0].device, frozenset(stop)
+        self.stop = frozenset(stop)
         # An empty prompt starts from the model's own beginning-of-text token.
         self.sequences = [list(prompt) or [models[0].start_token] for prompt in prompts]
         self.rows = list(range(len(prompts)))
@@ -220,9 +222,10 @@ class Batch:
     def lengths(self) -> Int[Tensor, "B"]:
         return torch.tensor([len(row) for row in self.sequences])
 
-    def last(self, n: int) -> Int[Tensor, "B n"]:
+    def last(self, n: int, device: torch.device) -> Int[Tensor, "B n"]:
         """The newest n tokens of each row."""
-        return torch.tensor([row[-n:] for row in self.sequences], device=self.device)
+        tokens = torch.tensor([row[-n:] for row in self.sequences])
+        return tokens.to(device, non_blocking=device.type == "cuda")  # else the host would wait for the stream
 
     def useful_lookahead(self, K: int) -> int:
         """K, but no more draft tokens than some row still wants beside its bonus, nor than the context holds."""

@@ -10,9 +10,9 @@ Notable:
 - The output is exact whatever was guessed: each speculation is verified against the distributions that it was
   drawn from, and a guess decides only how long the target waits.
 - One loop; *how* the two sides run is an `Executor`. `sequential` is deterministic and for measuring hit rates,
-  which do not depend on time. `Overlapped` runs both at once on two threads: on one GPU (two streams) or on two.
-  Between CPU cores threads gain little, since Python lets one run at a time; there the draft goes to a process
-  of its own (`worker.DraftProcess`).
+  which do not depend on time. `Overlapped` has both run at once, on two streams of one GPU or on two GPUs; one
+  thread asks for the work of both, since a GPU does what it is asked later. A CPU does it at once, and Python lets
+  one thread run at a time, so there the draft goes to a process of its own (`worker.DraftProcess`).
 - Verification and drafting draw from generators of their own, so that the order of the tasks changes nothing.
 """
 
@@ -20,12 +20,11 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
-from minilab.core.timing import wait
+from minilab.core.timing import Mark
 from minilab.nn.graphs import generator_for
 from minilab.speculative.cache import branches_within
 from minilab.speculative.decoding import Batch, Prompts, Round, prefill, verify
@@ -61,7 +60,7 @@ class AsyncRound(Round):
 
 
 Task = Callable[[], object]
-Executor = Callable[[Task, Task], object]  # runs both tasks to their end and returns what the first returns
+Executor = Callable[[Task, Task], object]  # calls both tasks and returns what the first returns
 
 
 def sequential(verifying: Task, preparing: Task) -> object:
@@ -72,45 +71,30 @@ def sequential(verifying: Task, preparing: Task) -> object:
 
 
 class Overlapped:
-    """Both tasks at once: the target on the calling thread, the draft on a worker that waits between rounds.
+    """Both tasks at once on a GPU, each on a stream of its own; name both devices if the models are on two GPUs.
 
-    On a GPU each thread has a stream of its own, the draft's with priority: its small kernels fill the gaps of
-    the large ones, and it has more of them to launch. The models may be on two GPUs; name them. Close it, or use it
-    in a `with` statement, to end the worker.
+    The draft's stream has priority: its small kernels fill the gaps of the large ones, and it has more of them.
+    Raises ValueError without CUDA.
     """
 
     def __init__(self, target: torch.device | str = "cuda", draft: torch.device | str = "cuda") -> None:
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="draft")
-        self._streams: list[torch.cuda.Stream | None] = [None, None]
-        if torch.cuda.is_available():
-            self._streams = [torch.cuda.Stream(device, priority=p) for device, p in ((target, 0), (draft, -1))]
+        if not torch.cuda.is_available():
+            raise ValueError("Overlapped needs a CUDA GPU; on CPU cores a DraftProcess prepares while the target "
+                             "verifies, and `sequential` gives the same text anywhere")
+        self._streams = [torch.cuda.Stream(device, priority=p) for device, p in ((target, 0), (draft, -1))]
 
     def __call__(self, verifying: Task, preparing: Task) -> object:
-        for stream in filter(None, self._streams):
-            wait(stream.device)  # both streams build on what was asked for before
-        running = self._worker.submit(_on, self._streams[1], preparing)
-        try:
-            return _on(self._streams[0], verifying)
-        finally:  # the draft's cache belongs to the worker until it is done, also when the target fails
-            running.result()
-
-    def close(self) -> None:
-        self._worker.shutdown()
-
-    def __enter__(self) -> "Overlapped":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-
-def _on(stream: "torch.cuda.Stream | None", task: Task) -> object:
-    """Run a task whose GPU work goes to `stream`, and wait for that work alone."""
-    with torch.cuda.stream(stream):
-        result = task()
-    if stream is not None:
-        stream.synchronize()
-    return result
+        found = []
+        for stream in self._streams:  # both build on what was asked for before, on either device
+            for side in self._streams:
+                stream.wait_stream(torch.cuda.current_stream(side.device))
+        for stream, task in zip(self._streams, (verifying, preparing), strict=True):
+            with torch.cuda.stream(stream):
+                found.append(task())
+        for stream in self._streams:
+            for side in self._streams:
+                torch.cuda.current_stream(side.device).wait_stream(stream)
+        return found[0]
 
 
 @torch.inference_mode()
@@ -145,21 +129,22 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
     with contextlib.closing(side):
         now = side.first()
         while now is not None:
-            took = []
+            marks = []
 
             @torch.inference_mode()
-            def verifying(now=now, took=took) -> tuple[list[int], list[int]]:
-                start = time.perf_counter()
+            def verifying(now=now, marks=marks) -> torch.Tensor:
+                marks.append(Mark(target.device))
                 outcome = verify(target, cache, batch, now.s, now.q, sampling, verifier)
-                took.append(time.perf_counter() - start)
+                marks.append(Mark(target.device))
                 return outcome
 
             start = time.perf_counter()
-            accepted, bonus = executor(verifying, torch.inference_mode()(side.prepare))
-            answer = side.answer(accepted, bonus)
+            outcome = executor(verifying, torch.inference_mode()(side.prepare))
+            answer = side.answer(outcome)
             together = time.perf_counter() - start - (answer.next.seconds if answer.next else 0.0)
+            accepted, bonus = answer.accepted, answer.bonus
             step = batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (cache,))
-            seconds = Times(took[0], answer.prepare_s, together, now.seconds)
+            seconds = Times(marks[1].seconds_since(marks[0]), answer.prepare_s, together, now.seconds)
             yield AsyncRound(step.rows, step.tokens, accepted, step.drafted, now.hits, answer.ranks, answer.guesses,
                              answer.prepared, now.tokens, bonus, seconds, answer.cache_bytes)
             now = answer.next

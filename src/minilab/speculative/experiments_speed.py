@@ -28,16 +28,17 @@ from minilab.speculative.worker import DraftProcess
 @contextlib.contextmanager
 def side_by_side(draft: TreeModel, target_device: torch.device | None = None
                  ) -> Iterator[tuple[ModelFacts, Executor]]:
-    """The draft and the executor for `ssd` that overlap here: a process on a CPU, else a stream.
+    """The draft and the executor for `ssd` that overlap here: a process on a CPU, streams on a GPU.
 
-    The target is on the draft's device if no other is named.
+    The target is on the draft's device if no other is named. Where neither can be had (MPS), they take turns.
     """
     if draft.device.type == "cpu":
         with DraftProcess(draft) as process:
             yield process, sequential
+    elif draft.device.type == "cuda":
+        yield draft, Overlapped(target_device or draft.device, draft.device)
     else:
-        with Overlapped(target_device or draft.device, draft.device) as executor:
-            yield draft, executor
+        yield draft, sequential
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,6 @@ def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: E
     def asynchronous(K: int, branches: int, draft=draft, executor=executor) -> list[Generation]:
         return [collect(ssd(pair.target, draft, [p], K=K, fan_out=partial(fanout.uniform, branches), executor=executor,
                             seed=preset.seed, inspect=False, **options), 1) for p in prompts]
-
-    if pair.target.device.type == "cuda":  # two threads that compile at once would get into each other's way
-        for K, branches in preset.ssd:
-            asynchronous(K, branches, pair.draft, sequential)
 
     contestants = {"ar": ar, **{f"sd {K}": partial(sd, K) for K in preset.lookaheads},
                    **{f"ssd {K} {b}": partial(asynchronous, K, b) for K, b in preset.ssd}}
@@ -212,8 +209,6 @@ def batches(preset: BatchesPreset) -> Record:
                 "sd": lambda prompts=prompts: collect(speculative(pair.target, pair.draft, prompts, K=preset.K_sd,
                                                                   **options), len(prompts)),
                 **{fallback: partial(asynchronous, fallback) for fallback in preset.fallbacks}}
-            if pair.target.device.type == "cuda":
-                asynchronous("jit", pair.draft, sequential)
             seconds = interleaved(contestants, repeats=preset.repeats, device=pair.target.device)
             total = batch * preset.new_tokens
             points.append({

@@ -6,13 +6,13 @@ The calls go `first`, then `prepare` and `answer` in turn. The target's side (`e
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from minilab.core.timing import wait
+from minilab.core.timing import Mark
 from minilab.nn.graphs import captured, generator_for
 from minilab.speculative.cache import SpeculationCache
 from minilab.speculative.decoding import Batch, prefill, propose
@@ -56,8 +56,10 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a verification's outcome found in the cache, and the next speculation (None if no row runs on)."""
+    """A verification's outcome, what it found in the cache, and the next speculation (None if no row runs on)."""
 
+    accepted: list[int]
+    bonus: list[int]
     next: Speculation | None
     ranks: list[int]
     guesses: list[list[tuple[int, int]]]
@@ -77,61 +79,72 @@ class Speculator:
 
     def first(self) -> Speculation:
         """The first speculation, which is always the fallback's."""
-        self.now = self._speculate(None, None, None)
+        self.now = self._speculate(None)
         return self.now
 
     def prepare(self) -> None:
         """Draft for each guessed outcome of the speculation that is being verified."""
-        start = time.perf_counter()
         job, device, s = self.job, self.draft.device, self.now.s
+        start = Mark(device)
         on_hit, on_miss = job.plan[s.shape[1]]
         branches, most, top = sum(on_hit), max(on_hit + on_miss), tuple(job.plan[job.K][0][:-1])
 
         def work(newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple[Tensor | None, ...]:
             logits = glue(self.draft, self.cache, newest, s)
             prefix, roots = fork(logits, fan_out, branches, most)
-            return logits, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C,
+            return logits if job.inspect else None, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C,
                                                 self.drafter)
 
         fan_out = torch.tensor([on_hit if hit else on_miss for hit in self.now.hits], device=device)
-        self.logits, *prepared = captured(self.cache, ("prepare", branches, most, top, job.sampling, job.C), work,
-                                          self.batch.last(1).to(device), s, fan_out)
+        key = ("prepare", branches, most, top, job.sampling, job.C, job.inspect)
+        self.logits, *prepared = captured(self.cache, key, work, self.batch.last(1, device), s, fan_out)
         self.prepared = SpeculationCache(*prepared)
-        wait(device)
-        self.prepare_s = time.perf_counter() - start
+        self.took = start, Mark(device)
 
-    def answer(self, accepted: list[int], bonus: list[int]) -> Answer:
-        """Take the outcome of each row, look it up, and fall back for rows that were not prepared for it."""
+    def answer(self, outcome: Int[Tensor, "2 B"]) -> Answer:
+        """Take what `verify` found, look it up, and fall back for rows that were not prepared for it."""
         rows, now, prepared = self.batch.rows, self.now, self.prepared
-        looked_up = prepared.lookup(*torch.tensor((accepted, bonus), device=self.draft.device))
+
+        def look_up(outcome: Tensor, *parts: Tensor) -> tuple[Tensor | None, ...]:
+            hit, s, q = SpeculationCache(*parts).lookup(*outcome)
+            return torch.cat((outcome, hit[None], s.T)), s, q  # the first for the host, in one piece
+
+        parts = [x for x in vars(prepared).values() if x is not None]
+        packed, s, q = captured(self.cache, "look up", look_up, outcome.to(self.draft.device), *parts)
+        accepted, bonus, hits, *columns = packed.tolist()  # waits for both sides
+        found = Speculation(s, q, [list(row) for row in zip(*columns, strict=True)], [h == 1 for h in hits], 0.0)
         seen = ([], [], [])
         if self.job.inspect:
             seen = bonus_ranks(self.logits, accepted, bonus), prepared.keys(), prepared.tokens.tolist()
         self.batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (self.cache,))
         if 0 < len(self.batch.rows) < len(rows):
             running = [i for i, row in enumerate(rows) if row in self.batch.rows]
-            looked_up = [None if x is None else x[running] for x in looked_up]
-        self.now = self._speculate(*looked_up) if self.batch.rows else None
-        return Answer(self.now, *seen, prepared.nbytes, self.prepare_s)
+            found = Speculation(s[running], None if q is None else q[running], [found.tokens[i] for i in running],
+                                [found.hits[i] for i in running], 0.0)
+        self.now = self._speculate(found) if self.batch.rows else None
+        start, end = self.took
+        return Answer(accepted, bonus, self.now, *seen, prepared.nbytes, end.seconds_since(start))
 
     def close(self) -> None:
         """Nothing to end: a speculator elsewhere has."""
 
-    def _speculate(self, hit: Tensor | None, s: Tensor | None, q: Tensor | None) -> Speculation:
-        k, rows = self.batch.useful_lookahead(self.job.K), len(self.batch.rows)
-        hits = [False] * rows if hit is None else hit.tolist()
-        if s is not None:
-            s, q = s[:, :k], None if q is None else q[:, :k]
-        start, waiting = time.perf_counter(), hit is None or (k > 0 and not all(hits))
-        if waiting:
-            s_miss, q_miss = self._fall_back(k)
-            if hit is None:
-                s, q = s_miss, q_miss
-            else:
-                s = torch.where(hit[:, None], s, s_miss)
-                q = None if q is None else torch.where(hit[:, None, None], q, q_miss)
+    def _speculate(self, found: Speculation | None) -> Speculation:
+        """What the lookup found, no longer than is of use, and the fallback's tokens in the rows that missed."""
+        k = self.batch.useful_lookahead(self.job.K)
+        if found is not None:
+            found = replace(found, s=found.s[:, :k], q=None if found.q is None else found.q[:, :k],
+                            tokens=[row[:k] for row in found.tokens])
+            if k == 0 or all(found.hits):
+                return found
+        start, hits = time.perf_counter(), [False] * len(self.batch.rows)
+        s, q = self._fall_back(k)
+        if found is not None and any(found.hits):
+            hits = found.hits
+            hit = torch.tensor(hits, device=s.device)
+            s = torch.where(hit[:, None], found.s, s)
+            q = None if q is None else torch.where(hit[:, None, None], found.q, q)
         tokens = s.tolist()  # waits for the fallback
-        return Speculation(s, q, tokens, hits, time.perf_counter() - start if waiting else 0.0)
+        return Speculation(s, q, tokens, hits, time.perf_counter() - start)
 
     def _fall_back(self, k: int) -> tuple[Tensor, Tensor | None]:
         job = self.job

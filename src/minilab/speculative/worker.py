@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.multiprocessing as mp
+from jaxtyping import Int
 from torch import Tensor
 
 from minilab.speculative.speculator import Answer, Job, Speculation, Speculator
@@ -100,8 +101,8 @@ class RemoteSpeculator:
     def prepare(self) -> None:
         pass
 
-    def answer(self, accepted: list[int], bonus: list[int]) -> Answer:
-        self._process._say((accepted, bonus))
+    def answer(self, outcome: Int[Tensor, "2 B"]) -> Answer:
+        self._process._say(outcome.tolist())
         answer, packed = self._process._hear()
         self._open = packed is not None
         return replace(answer, next=self._unpack(packed)) if packed else answer
@@ -159,7 +160,7 @@ def _decode(line, side: Speculator, q: Tensor | None, spin: bool) -> str | None:
         side.prepare()
         if (outcome := _next(line, spin)) == STOP:
             return STOP
-        answer = side.answer(*outcome)
+        answer = side.answer(torch.tensor(outcome))
         line.send((replace(answer, next=None), pack(answer.next) if answer.next else None))
         if answer.next is None:
             return None
