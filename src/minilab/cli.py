@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.experiment}, preset {preset.name}, seed {preset.seed}, on {device}", flush=True)
     for name, value in changes.items():
         print(f"  with {name} {value}", flush=True)
-    if preset.name == "gpu" and device.type == "cpu":
+    if preset.name != "cpu" and preset.device == "auto" and device.type == "cpu":
         print(
             "no GPU was found, and this preset may take hours without one (--preset cpu takes minutes)",
             flush=True,

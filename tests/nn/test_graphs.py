@@ -93,14 +93,15 @@ def test_a_captured_function_may_be_a_chain_and_returns_what_it_would_have():
     with torch.inference_mode():
         for _ in range(3):
             cache.rollback(0)
-            found, nothing = captured(cache, "chain", chain, start)
+            found, nothing = captured(cache, "chain", chain, start, device=static.device)
             assert nothing is None and cache.lengths.tolist() == [4, 4] and not cache.inside
             expected, text = [], start
             for _ in range(4):
                 text = torch.cat((text, static.model(text)[:, -1:].argmax(dim=-1)), dim=1)
             expected = text[:, 1:]
             assert torch.equal(found, expected)
-    assert captured(static.model.new_cache(1, 9), "any", lambda x: x + 1, torch.ones(1)) == 2, "no static cache: a call"
+    plain, host = static.model.new_cache(1, 9), torch.device("cpu")
+    assert captured(plain, "any", lambda x: x + 1, torch.ones(1), device=host) == 2, "no graph: a call"
 
 
 def test_an_error_inside_leaves_the_cache_usable():

@@ -80,7 +80,7 @@ def test_on_streams_the_text_is_that_of_one_task_after_the_other(random_model, f
     for sampling in (Sampling(0.0), Sampling(1.0)):
         options = dict(max_new_tokens=60, fallback=fallback, sampling=sampling)
         expected, _ = run(target, draft, **options)
-        found, _ = run(target, draft, executor=engine.Overlapped(target.device, draft.device), **options)
+        found, _ = run(target, draft, executor=engine.Overlapped(draft.device), **options)
         assert found.tokens == expected.tokens
         if sampling.greedy:
             assert found.tokens == collect(autoregressive(target, PROMPTS, max_new_tokens=60), len(PROMPTS)).tokens

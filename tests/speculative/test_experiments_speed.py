@@ -54,8 +54,23 @@ def test_batches_compare_with_plain_decoding_of_as_many_texts(batches):
     assert points[1]["tokens_per_s"]["ar"]["median"] > points[0]["tokens_per_s"]["ar"]["median"]
 
 
-def test_records_survive_the_file_and_their_figures_are_drawn(headline, batches, tmp_path):
-    for record, draw in ((headline, figures.headline), (batches, figures.batches)):
+@pytest.fixture(scope="module")
+def temperature():
+    return experiments_speed.temperature(replace(experiments_speed.TEMPERATURE["cpu"], new_tokens=24))
+
+
+def test_both_fan_outs_spend_one_budget_and_the_geometric_one_shrinks(temperature):
+    assert [point["temperature"] for point in temperature.results["points"]] == [0.0, 1.0]
+    for point in temperature.results["points"]:
+        uniform, geometric = point["fan_out"]["uniform"], point["fan_out"]["geometric"]
+        assert sum(uniform) == sum(geometric) == 8 and geometric[:-1] == sorted(geometric[:-1], reverse=True)
+        assert set(point["tokens_per_s"]) == {"ar", "sd", "uniform", "geometric"}
+        assert all(0 < rate < 1 for rate in point["hit_rate"].values()) and 0 < point["acceptance_rate"] < 1
+
+
+def test_records_survive_the_file_and_their_figures_are_drawn(headline, batches, temperature, tmp_path):
+    for record, draw in ((headline, figures.headline), (batches, figures.batches),
+                         (temperature, figures.temperature)):
         loaded = Record.load(record.name, preset="cpu", root=record.save(tmp_path).parents[1])
         assert loaded.results == record.results
         assert figure_html(draw(record), alt="x") == figure_html(draw(loaded), alt="x")

@@ -30,9 +30,9 @@ def step(accepted, ranks, hits, drafted=2):
 
 def test_outcomes_are_those_of_full_rounds_and_of_the_asked_source():
     rounds = [step([2, 0], [5, 1], [False, True]), step([1], [3], [True]), step([1], [9], [False], drafted=1)]
-    k, rank = experiments_ssd._outcomes(rounds, after_draft=True)
+    k, rank = experiments_ssd.outcomes(rounds, after_draft=True)
     assert k.tolist() == [2, 0, 1] and rank.tolist() == [5, 1, 3]
-    k, rank = experiments_ssd._outcomes(rounds, after_draft=False)
+    k, rank = experiments_ssd.outcomes(rounds, after_draft=False)
     assert k.tolist() == [2] and rank.tolist() == [5]
 
 

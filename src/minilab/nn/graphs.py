@@ -63,16 +63,18 @@ class StaticCache(KVCache):
         """fn(*inputs), captured. `fn` may read and advance this cache, and draw from `generator`.
 
         `key` must tell apart all that fn depends on beside the shapes of inputs and cache. fn returns a tensor, or
-        a tuple of tensors and Nones.
+        a tuple of tensors and Nones; a graph's are in its own memory, and its next replay overwrites them. Inputs may
+        be on the host.
         """
         if self.inside:
             return fn(*inputs)
         if self.k.is_cuda and len(self.lengths) <= MOST_ROWS:
             full = (key, len(self.lengths), *((tuple(x.shape), x.dtype) for x in inputs))
-            with torch.cuda.device(self.k.device):
-                if full not in self.buffer.graphs:
+            if full not in self.buffer.graphs:
+                with torch.cuda.device(self.k.device):
                     self.buffer.graphs[full] = _Graph(self, fn, inputs)
-                return self.buffer.graphs[full].replay(self, inputs)
+            return self.buffer.graphs[full].replay(self, inputs)
+        inputs = tuple(x.to(self.k.device) for x in inputs)
         found, lengths = self._inside(fn, inputs, self.lengths.to(self.k.device, copy=True))
         self.lengths = lengths.cpu()
         return found
@@ -112,14 +114,11 @@ class _Graph:
         generator.set_state(before)
 
     def replay(self, cache: StaticCache, inputs: tuple[Tensor, ...]):
-        for mine, given in zip(self.inputs, inputs, strict=True):
+        for mine, given in zip((*self.inputs, self.lengths), (*inputs, cache.lengths), strict=True):
             mine.copy_(given, non_blocking=True)
-        self.lengths.copy_(cache.lengths, non_blocking=True)
         self.graph.replay()
         cache.lengths = cache.lengths + self.advance
-        if isinstance(self.outputs, tuple):  # copies: the next replay overwrites the graph's own
-            return tuple(None if x is None else x.clone() for x in self.outputs)
-        return self.outputs.clone()
+        return self.outputs
 
 
 class StaticModel:
@@ -169,7 +168,8 @@ class StaticModel:
         def one_pass(tokens: Tensor, *rest: Tensor) -> Tensor:
             return self._pass(tokens, cache, last_only, **dict(zip(names, rest, strict=True)))
 
-        return cache.run(("pass", names, last_only), one_pass, tokens, *(given[name] for name in names))
+        logits = cache.run(("pass", names, last_only), one_pass, tokens, *(given[name] for name in names))
+        return logits.clone() if logits.is_cuda and not cache.inside else logits
 
     def parameters(self):
         return self.model.parameters()
@@ -189,9 +189,9 @@ class StaticModel:
         return logits
 
 
-def captured(cache, key: Hashable, fn: Callable, *inputs: Tensor):
-    """fn(*inputs), as a graph where the cache allows it."""
-    return cache.run(key, fn, *inputs) if isinstance(cache, StaticCache) else fn(*inputs)
+def captured(cache, key: Hashable, fn: Callable, *inputs: Tensor, device: torch.device):
+    """fn(*inputs), as a graph where the cache allows it (see `StaticCache.run`), with all inputs on the device."""
+    return cache.run(key, fn, *inputs) if isinstance(cache, StaticCache) else fn(*(x.to(device) for x in inputs))
 
 
 def generator_for(cache, generator: torch.Generator | None) -> torch.Generator | None:

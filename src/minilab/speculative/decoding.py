@@ -83,7 +83,7 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
         return draw(logits, sampling, generator)[0]
 
     while batch.rows:
-        token = captured(cache, ("step", sampling), step, batch.last(1, target.device))
+        token = captured(cache, ("step", sampling), step, batch.last(1), device=target.device)
         yield batch.extend([[t] for t in token.tolist()], [0] * len(token), 0, (cache,))
 
 
@@ -133,9 +133,9 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
     """
     unread = int((batch.lengths - cache.lengths).max())  # 2 where s_K was accepted last round, else 1
     cache.rollback(batch.lengths - unread)
-    newest = batch.last(unread, draft.device)
+    newest = batch.last(unread)
     if not top:
-        return newest[:, :0], None
+        return newest[:, :0].to(draft.device), None
 
     def chain(token: Tensor) -> tuple[Tensor, Tensor | None]:
         tokens, probs = [], []
@@ -146,7 +146,7 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
             probs.append(q)
         return torch.stack(tokens, dim=1), None if sampling.greedy else torch.stack(probs, dim=1)
 
-    return captured(cache, ("chain", tuple(top), sampling, C), chain, newest)
+    return captured(cache, ("chain", tuple(top), sampling, C), chain, newest, device=draft.device)
 
 
 def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,
@@ -164,8 +164,7 @@ def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "
         return torch.stack(verify_sampled(p, *q or (torch.zeros_like(p[:, 1:]),), s, generator))
 
     drafted = (s,) if q is None else (s, q)
-    return captured(cache, ("verify", sampling), decide, batch.last(1, target.device),
-                    *(x.to(target.device) for x in drafted))
+    return captured(cache, ("verify", sampling), decide, batch.last(1), *drafted, device=target.device)
 
 
 def verify_sampled(
@@ -222,10 +221,9 @@ class Batch:
     def lengths(self) -> Int[Tensor, "B"]:
         return torch.tensor([len(row) for row in self.sequences])
 
-    def last(self, n: int, device: torch.device) -> Int[Tensor, "B n"]:
-        """The newest n tokens of each row."""
-        tokens = torch.tensor([row[-n:] for row in self.sequences])
-        return tokens.to(device, non_blocking=device.type == "cuda")  # else the host would wait for the stream
+    def last(self, n: int) -> Int[Tensor, "B n"]:
+        """The newest n tokens of each row, on the host."""
+        return torch.tensor([row[-n:] for row in self.sequences])
 
     def useful_lookahead(self, K: int) -> int:
         """K, but no more draft tokens than some row still wants beside its bonus, nor than the context holds."""

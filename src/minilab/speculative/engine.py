@@ -71,30 +71,26 @@ def sequential(verifying: Task, preparing: Task) -> object:
 
 
 class Overlapped:
-    """Both tasks at once on a GPU, each on a stream of its own; name both devices if the models are on two GPUs.
+    """Both tasks at once on a GPU, or on two: the draft has a stream of its own, the target the current one.
 
-    The draft's stream has priority: its small kernels fill the gaps of the large ones, and it has more of them.
-    Raises ValueError without CUDA.
+    The draft's has priority: its small kernels fill the gaps of the large ones, and it has more of them. Raises
+    ValueError without CUDA.
     """
 
-    def __init__(self, target: torch.device | str = "cuda", draft: torch.device | str = "cuda") -> None:
+    def __init__(self, draft: torch.device | str = "cuda") -> None:
         if not torch.cuda.is_available():
             raise ValueError("Overlapped needs a CUDA GPU; on CPU cores a DraftProcess prepares while the target "
                              "verifies, and `sequential` gives the same text anywhere")
-        self._streams = [torch.cuda.Stream(device, priority=p) for device, p in ((target, 0), (draft, -1))]
+        self._side = torch.cuda.Stream(draft, priority=-1)
 
     def __call__(self, verifying: Task, preparing: Task) -> object:
-        found = []
-        for stream in self._streams:  # both build on what was asked for before, on either device
-            for side in self._streams:
-                stream.wait_stream(torch.cuda.current_stream(side.device))
-        for stream, task in zip(self._streams, (verifying, preparing), strict=True):
-            with torch.cuda.stream(stream):
-                found.append(task())
-        for stream in self._streams:
-            for side in self._streams:
-                torch.cuda.current_stream(side.device).wait_stream(stream)
-        return found[0]
+        here = torch.cuda.current_stream(self._side.device)
+        self._side.wait_stream(here)  # for the speculation that both build on
+        outcome = verifying()
+        with torch.cuda.stream(self._side):
+            preparing()
+        here.wait_stream(self._side)
+        return outcome
 
 
 @torch.inference_mode()

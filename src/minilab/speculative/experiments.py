@@ -51,7 +51,7 @@ def bandwidth(preset: BandwidthPreset) -> Record:
 
             def one_pass(width: int, model=model, cache=cache, tokens=tokens) -> None:
                 cache.rollback(preset.prefix)
-                captured(cache, "pass", lambda tokens: model(tokens, cache=cache), tokens[:, :width])
+                captured(cache, "pass", lambda given: model(given, cache=cache), tokens[:, :width], device=device)
 
             found = interleaved({str(w): (lambda w=w, f=one_pass: f(w)) for w in preset.widths},
                                 repeats=preset.repeats, warmup=2, device=device)
@@ -207,6 +207,7 @@ EXPERIMENTS = {
     "hits": Experiment(experiments_ssd.hits, experiments_ssd.HITS),
     "saguaro": Experiment(experiments_ssd.saguaro, experiments_ssd.SAGUARO),
     "headline": Experiment(experiments_speed.headline, experiments_speed.HEADLINE),
+    "temperature": Experiment(experiments_speed.temperature, experiments_speed.TEMPERATURE),
     "batches": Experiment(experiments_speed.batches, experiments_speed.BATCHES),
     "pair": Experiment(recipes.pair, recipes.PAIR),
     "smollm_draft": Experiment(recipes.smollm_draft, recipes.SMOL_DRAFT),

@@ -19,6 +19,7 @@ from minilab.core.timing import interleaved, read_bandwidth, spread
 from minilab.speculative import fanout, simulate
 from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
 from minilab.speculative.engine import AsyncRound, Executor, Overlapped, sequential, ssd
+from minilab.speculative.experiments_ssd import outcomes
 from minilab.speculative.models import ModelFacts, TreeModel
 from minilab.speculative.pairs import Pair, fast, load_pair_for, prompts_for
 from minilab.speculative.sampling import Sampling
@@ -26,17 +27,16 @@ from minilab.speculative.worker import DraftProcess
 
 
 @contextlib.contextmanager
-def side_by_side(draft: TreeModel, target_device: torch.device | None = None
-                 ) -> Iterator[tuple[ModelFacts, Executor]]:
-    """The draft and the executor for `ssd` that overlap here: a process on a CPU, streams on a GPU.
+def side_by_side(draft: TreeModel) -> Iterator[tuple[ModelFacts, Executor]]:
+    """The draft and the executor for `ssd` that overlap here: a process on a CPU, a stream on a GPU.
 
-    The target is on the draft's device if no other is named. Where neither can be had (MPS), they take turns.
+    Where neither can be had (MPS), both sides take turns.
     """
     if draft.device.type == "cpu":
         with DraftProcess(draft) as process:
             yield process, sequential
     elif draft.device.type == "cuda":
-        yield draft, Overlapped(target_device or draft.device, draft.device)
+        yield draft, Overlapped(draft.device)
     else:
         yield draft, sequential
 
@@ -66,6 +66,8 @@ HEADLINE = {
                           ssd=((2, 12), (3, 16), (4, 20), (6, 28)), device="cuda"),
 }
 HEADLINE |= {
+    "gpu-large": replace(HEADLINE["gpu"], name="gpu-large", pair="large"),
+    "two-gpus-large": replace(HEADLINE["gpu"], name="two-gpus-large", pair="large", draft_device="cuda:1"),
     "two-cores-smollm2": replace(HEADLINE["two-cores"], name="two-cores-smollm2", pair="smollm2", prompts=3,
                                  new_tokens=48, repeats=3, lookaheads=(1, 2, 3), ssd=((2, 8), (3, 8))),
     "gpu-smollm2": replace(HEADLINE["gpu"], name="gpu-smollm2", pair="smollm2")}
@@ -79,11 +81,11 @@ def headline(preset: HeadlinePreset) -> Record:
     if preset.draft_device is not None:
         pair = replace(pair, draft=pair.draft.to(pick_device(preset.draft_device)))
     pair, results = fast(pair), {}
-    with side_by_side(pair.draft, pair.target.device) as (draft, executor):
+    with side_by_side(pair.draft) as (draft, executor):
         for temperature in preset.temperatures:
             results[str(temperature)] = _headline(preset, pair, draft, executor, Sampling(temperature))
     weights = sum(p.numel() * p.element_size() for p in pair.target.parameters())
-    read = read_bandwidth(pair.target.device)
+    read = read_bandwidth(pair.target.device, 2**31 if pair.target.device.type == "cuda" else 2**28)
     results = {"pair": {role: getattr(pair, role).num_parameters() for role in ("target", "draft")},
                "roofline": {"weight_bytes": weights, "read_bytes_per_s": read, "tokens_per_s": read / weights},
                "temperatures": results}
@@ -157,6 +159,83 @@ def parts(rounds: list[AsyncRound]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class TemperaturePreset:
+    name: str
+    prompts: int
+    new_tokens: int
+    repeats: int
+    temperatures: tuple[float, ...] = (0.0, 0.3, 0.7, 1.0)
+    K_sd: int = 3
+    K: int = 3
+    budget: int = 16  # branches a round
+    threads: int | None = None
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+TEMPERATURE = {
+    "cpu": TemperaturePreset("cpu", prompts=2, new_tokens=32, repeats=2, temperatures=(0.0, 1.0), budget=8, threads=1,
+                             device="cpu"),
+    "two-cores": TemperaturePreset("two-cores", prompts=6, new_tokens=64, repeats=5, budget=8, threads=1, device="cpu"),
+    "gpu": TemperaturePreset("gpu", prompts=8, new_tokens=128, repeats=3, device="cuda"),
+}
+TEMPERATURE |= {"gpu-large": replace(TEMPERATURE["gpu"], name="gpu-large", pair="large")}
+
+
+@with_threads
+def temperature(preset: TemperaturePreset) -> Record:
+    """Hit rate and speed against the temperature, for a uniform and a geometric fan-out of one budget.
+
+    The geometric one is Theorem 12 with the acceptance rate and the exponent that a first decoding shows.
+    """
+    started = time.perf_counter()
+    pair = fast(load_pair_for(preset.pair, pick_device(preset.device)))
+    prompts = [pair.encode(p) for p in prompts_for(pair, preset.prompts)]
+    points = []
+    with side_by_side(pair.draft) as (draft, executor):
+        for temperature in preset.temperatures:
+            options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(temperature))
+
+            def generator() -> torch.Generator:
+                return torch.Generator(pair.target.device).manual_seed(preset.seed)
+
+            def plain(options=options) -> list[Generation]:
+                return [collect(autoregressive(pair.target, [p], generator=generator(), **options), 1) for p in prompts]
+
+            def chain(options=options) -> list[Generation]:
+                return [collect(speculative(pair.target, pair.draft, [p], K=preset.K_sd, generator=generator(),
+                                            **options), 1) for p in prompts]
+
+            def ahead(fan_out, draft=draft, executor=executor, inspect=False, options=options) -> list[Generation]:
+                return [collect(ssd(pair.target, draft, [p], K=preset.K, fan_out=fan_out, executor=executor,
+                                    seed=preset.seed, inspect=inspect, **options), 1) for p in prompts]
+
+            uniform = partial(fanout.uniform, preset.budget)
+            seen = [step for run in ahead(uniform, pair.draft, sequential, inspect=True) for step in run.rounds]
+            alpha, r = parts(seen)["acceptance_rate"], _exponent(seen)
+            fan_outs = {"uniform": uniform, "geometric": partial(fanout.geometric, preset.budget, alpha=alpha, r=r)}
+            seconds = interleaved({"ar": plain, "sd": chain, **{n: partial(ahead, f) for n, f in fan_outs.items()}},
+                                  repeats=preset.repeats, device=pair.target.device)
+            total = preset.prompts * preset.new_tokens
+            runs = {name: [step for run in ahead(f) for step in run.rounds] for name, f in fan_outs.items()}
+            points.append({
+                "temperature": temperature, "acceptance_rate": alpha, "r": r,
+                "fan_out": {name: f(preset.K) for name, f in fan_outs.items()},
+                "hit_rate": {name: parts(rounds)["hit_rate"] for name, rounds in runs.items()},
+                "tokens_per_s": {name: spread([total / s for s in t]) for name, t in seconds.items()},
+                "over_ar": {name: spread([a / s for a, s in zip(seconds["ar"], t, strict=True)])
+                            for name, t in seconds.items()}})
+    return Record.new(experiment="speculative/temperature", preset=preset, results={"points": points}, started=started)
+
+
+def _exponent(rounds: list[AsyncRound], fan_outs: tuple[int, ...] = (1, 2, 4, 8)) -> float:
+    """The exponent r of the miss rate A F^-r, from the ranks of the outcomes that came true."""
+    _, rank = outcomes(rounds, after_draft=True)
+    return fanout.fit_power_law(fan_outs, [float((rank < F).mean()) for F in fan_outs])[1]
+
+
+@dataclass(frozen=True)
 class BatchesPreset:
     name: str
     batches: tuple[int, ...]
@@ -181,6 +260,7 @@ BATCHES = {
     "gpu": BatchesPreset("gpu", batches=(1, 2, 4, 8, 16), new_tokens=128, repeats=3, K_sd=3, K=3, branches=16,
                          device="cuda"),
 }
+BATCHES |= {"gpu-large": replace(BATCHES["gpu"], name="gpu-large", pair="large")}
 
 
 @with_threads

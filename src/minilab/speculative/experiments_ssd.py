@@ -51,7 +51,7 @@ def hits(preset: HitsPreset) -> Record:
         found = {}
         for source, fallback in (("primary", "jit"), ("backup", "random")):
             rounds = _rounds(pair, preset, temperature, fallback=fallback)
-            k, rank = _outcomes(rounds, after_draft=source == "primary")
+            k, rank = outcomes(rounds, after_draft=source == "primary")
             miss = [float(np.mean(rank >= F)) for F in preset.fan_outs]
             A, r = fanout.fit_power_law(preset.fan_outs, [1 - m for m in miss])
             found[source] = {"rounds": len(rank), "miss": miss, "A": A, "r": r}
@@ -119,7 +119,7 @@ def _rounds(pair: Pair, preset, temperature: float, *, fallback: str, budget: in
                     sampling=Sampling(temperature), stop=pair.stop, seed=preset.seed))
 
 
-def _outcomes(rounds: list[AsyncRound], *, after_draft: bool) -> tuple[np.ndarray, np.ndarray]:
+def outcomes(rounds: list[AsyncRound], *, after_draft: bool) -> tuple[np.ndarray, np.ndarray]:
     """k and rank of each row's outcome, in full rounds whose speculation the draft (or else a fallback) made.
 
     With `jit` every speculation is the draft's; with another fallback those are that did not hit.

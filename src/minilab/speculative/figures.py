@@ -150,6 +150,26 @@ def headline(record: Record) -> Figure:
     return fig
 
 
+def temperature(record: Record) -> Figure:
+    """Hit rate, and speed-up over AR, against the temperature, for SD and for SSD with two fan-outs."""
+    points = record.results["points"]
+    x = [point["temperature"] for point in points]
+    fig, (hits, gain) = figure(1, 2, height=3.4)
+    contestants = {"sd": ("SD", PALETTE.orange, "o-"), "uniform": ("SSD, uniform", PALETTE.blue, "o-"),
+                   "geometric": ("SSD, geometric", PALETTE.green, "s--")}
+    for name, (label, color, style) in contestants.items():
+        middle = np.array([point["over_ar"][name]["median"] for point in points])
+        error = np.abs([[point["over_ar"][name][end] - m for point, m in zip(points, middle, strict=True)]
+                        for end in ("low", "high")])
+        gain.errorbar(x, middle, yerr=error, fmt=style, capsize=2, color=color, label=label)
+        if name != "sd":
+            hits.plot(x, [point["hit_rate"][name] for point in points], style, color=color)
+    hits.set(xlabel="temperature", ylabel="hit rate", ylim=(0, 1), xticks=x)
+    gain.set(xlabel="temperature", ylabel="speed-up over AR", ylim=(0, None), xticks=x)
+    fig.legend(*gain.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
 def batches(record: Record) -> Figure:
     """Speed-up over AR against the batch size, and throughput against the speed of one text."""
     points = record.results["points"]

@@ -92,12 +92,12 @@ class Speculator:
         def work(newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple[Tensor | None, ...]:
             logits = glue(self.draft, self.cache, newest, s)
             prefix, roots = fork(logits, fan_out, branches, most)
-            return logits if job.inspect else None, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C,
-                                                self.drafter)
+            grown = grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C, self.drafter)
+            return logits if job.inspect else None, prefix, roots, *grown
 
-        fan_out = torch.tensor([on_hit if hit else on_miss for hit in self.now.hits], device=device)
+        fan_out = torch.tensor([on_hit if hit else on_miss for hit in self.now.hits])
         key = ("prepare", branches, most, top, job.sampling, job.C, job.inspect)
-        self.logits, *prepared = captured(self.cache, key, work, self.batch.last(1, device), s, fan_out)
+        self.logits, *prepared = captured(self.cache, key, work, self.batch.last(1), s, fan_out, device=device)
         self.prepared = SpeculationCache(*prepared)
         self.took = start, Mark(device)
 
@@ -110,7 +110,7 @@ class Speculator:
             return torch.cat((outcome, hit[None], s.T)), s, q  # the first for the host, in one piece
 
         parts = [x for x in vars(prepared).values() if x is not None]
-        packed, s, q = captured(self.cache, "look up", look_up, outcome.to(self.draft.device), *parts)
+        packed, s, q = captured(self.cache, "look up", look_up, outcome, *parts, device=self.draft.device)
         accepted, bonus, hits, *columns = packed.tolist()  # waits for both sides
         found = Speculation(s, q, [list(row) for row in zip(*columns, strict=True)], [h == 1 for h in hits], 0.0)
         seen = ([], [], [])
