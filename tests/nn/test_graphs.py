@@ -93,7 +93,7 @@ def test_a_captured_function_may_be_a_chain_and_returns_what_it_would_have():
     with torch.inference_mode():
         for _ in range(3):
             cache.rollback(0)
-            found, nothing = captured(cache, "chain", chain, start, device=static.device)
+            found, nothing = captured((cache,), "chain", chain, start, device=static.device)
             assert nothing is None and cache.lengths.tolist() == [4, 4] and not cache.inside
             expected, text = [], start
             for _ in range(4):
@@ -101,14 +101,14 @@ def test_a_captured_function_may_be_a_chain_and_returns_what_it_would_have():
             expected = text[:, 1:]
             assert torch.equal(found, expected)
     plain, host = static.model.new_cache(1, 9), torch.device("cpu")
-    assert captured(plain, "any", lambda x: x + 1, torch.ones(1), device=host) == 2, "no graph: a call"
+    assert captured((plain,), "any", lambda x: x + 1, torch.ones(1), device=host) == 2, "no graph: a call"
 
 
 def test_an_error_inside_leaves_the_cache_usable():
     static = StaticModel(model(0))
     cache = static.new_cache(1, 60)
     with pytest.raises((IndexError, RuntimeError)):
-        cache.run("broken", lambda x: static(x, cache=cache)[:, 5], torch.tensor([[1]], device=DEVICE))
+        captured((cache,), "broken", lambda x: static(x, cache=cache)[:, 5], torch.tensor([[1]]), device=static.device)
     cache.lengths = torch.zeros(1, dtype=torch.long)
     assert not cache.inside and static(torch.tensor([[1]], device=DEVICE), cache=cache).shape == (1, 1, 23)
 

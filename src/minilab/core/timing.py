@@ -17,12 +17,15 @@ def wait(device: torch.device | str) -> None:
 
 
 class Mark:
-    """A point in a device's work, put behind what the current stream was asked for, without waiting for it."""
+    """A point in a device's work, put behind what the current stream was asked for, without waiting for it.
+
+    In a graph that is being captured it becomes part of it: each replay passes it anew.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._event = None
         if device.type == "cuda":
-            self._event = torch.cuda.Event(enable_timing=True)
+            self._event = torch.cuda.Event(enable_timing=True, external=torch.cuda.is_current_stream_capturing())
             self._event.record(torch.cuda.current_stream(device))
         else:
             wait(device)

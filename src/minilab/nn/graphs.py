@@ -10,7 +10,7 @@ Without CUDA, and for many rows, the same functions run uncaptured: same results
 """
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -59,65 +59,93 @@ class StaticCache(KVCache):
             side[:, :n] = side[:, rows_there]
         self.k, self.v, self.lengths = self.k[:, :n], self.v[:, :n], self.lengths[rows]
 
-    def run(self, key: Hashable, fn: Callable, *inputs: Tensor):
-        """fn(*inputs), captured. `fn` may read and advance this cache, and draw from `generator`.
 
-        `key` must tell apart all that fn depends on beside the shapes of inputs and cache. fn returns a tensor, or
-        a tuple of tensors and Nones; a graph's are in its own memory, and its next replay overwrites them. Inputs may
-        be on the host.
-        """
-        if self.inside:
-            return fn(*inputs)
-        if self.k.is_cuda and len(self.lengths) <= MOST_ROWS:
-            full = (key, len(self.lengths), *((tuple(x.shape), x.dtype) for x in inputs))
-            if full not in self.buffer.graphs:
-                with torch.cuda.device(self.k.device):
-                    self.buffer.graphs[full] = _Graph(self, fn, inputs)
-            return self.buffer.graphs[full].replay(self, inputs)
-        inputs = tuple(x.to(self.k.device) for x in inputs)
-        found, lengths = self._inside(fn, inputs, self.lengths.to(self.k.device, copy=True))
-        self.lengths = lengths.cpu()
+Caches = tuple[StaticCache, ...]
+
+
+def captured(caches: tuple, key: Hashable, fn: Callable, *inputs: Tensor, device: torch.device):
+    """fn(*inputs), replayed as a graph where all `caches` are static, on one GPU, and of few rows.
+
+    `fn` may read and advance these caches and draw from their generators; `key` must tell apart all else that it
+    depends on, beside the shapes of the inputs. What it returns is the graph's own memory: the next replay overwrites
+    it. Inputs may be on the host. Inside a captured function this is a call.
+    """
+    static = all(isinstance(cache, StaticCache) for cache in caches)
+    if static and caches[0].inside:
+        return fn(*inputs)
+    if static and _fit_a_graph(caches):
+        buffer = caches[0].buffer
+        full = (key, len(caches[0].lengths), *(c.buffer for c in caches[1:]), *((x.shape, x.dtype) for x in inputs))
+        if full not in buffer.graphs:
+            buffer.graphs[full] = _Graph(caches, fn, inputs)
+        return buffer.graphs[full].replay(caches, inputs)
+    inputs = tuple(x.to(device) for x in inputs)
+    if static and len(caches) == 1:
+        found, (end,) = _inside(caches, fn, inputs, [caches[0].lengths.to(device, copy=True)])
+        caches[0].lengths = end.cpu()
         return found
+    return fn(*inputs)  # what it calls may be captured, part by part
 
-    def _inside(self, fn: Callable, inputs: tuple[Tensor, ...], lengths: Tensor) -> tuple:
-        """What fn returns, and the lengths that it leaves."""
-        self.lengths, self.inside = lengths, True
-        try:
-            return fn(*inputs), self.lengths
-        finally:
-            self.inside = False
+
+def _fit_a_graph(caches: Caches) -> bool:
+    devices = {cache.k.device for cache in caches}
+    return caches[0].k.is_cuda and len(devices) == 1 and len(caches[0].lengths) <= MOST_ROWS
+
+
+def _inside(caches: Caches, fn: Callable, inputs: tuple[Tensor, ...], lengths: Sequence[Tensor]
+            ) -> tuple[object, list[Tensor]]:
+    """What fn returns, and the lengths that it leaves, on the device."""
+    before = [cache.lengths for cache in caches]
+    for cache, now in zip(caches, lengths, strict=True):
+        cache.lengths, cache.inside = now, True
+    try:
+        return fn(*inputs), [cache.lengths for cache in caches]
+    finally:
+        for cache, then in zip(caches, before, strict=True):
+            cache.lengths, cache.inside = then, False
 
 
 class _Graph:
     """One captured function: memory for its inputs, the graph, and the memory of its outputs."""
 
-    def __init__(self, cache: StaticCache, fn: Callable, inputs: tuple[Tensor, ...]) -> None:
-        host, device, generator = cache.lengths, cache.k.device, cache.buffer.generator
-        self.inputs, self.lengths = tuple(x.to(device, copy=True) for x in inputs), host.to(device)
-        before = generator.get_state()
-        here, side = torch.cuda.current_stream(device), cache.buffer.stream
+    def __init__(self, caches: Caches, fn: Callable, inputs: tuple[Tensor, ...]) -> None:
+        device, side = caches[0].k.device, caches[0].buffer.stream
+        generators = [cache.buffer.generator for cache in caches]
+        states = [g.get_state() for g in generators]
+        self.inputs = tuple(x.to(device, copy=True) for x in inputs)
+        self.lengths = torch.stack([cache.lengths for cache in caches]).to(device)  # n B
+        here = torch.cuda.current_stream(device)
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(2):  # kernels are chosen and workspaces made before the capture
-                cache._inside(fn, self.inputs, self.lengths.clone())
+                _inside(caches, fn, self.inputs, self.lengths.clone())
         here.wait_stream(side)
         here.synchronize()
-        generator.set_state(before)
         self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph, stream=side):
-            self.outputs, end = cache._inside(fn, self.inputs, self.lengths.clone())
-        generator.set_state(before)
-        cache.lengths = host
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+            self.graph.register_generator_state(generator)
+        with torch.cuda.device(device), torch.cuda.graph(self.graph, stream=side):
+            self.outputs, end = _inside(caches, fn, self.inputs, self.lengths.clone())
+            end = torch.stack(end)
+        self._rewind(generators, states)
         self.graph.replay()
         self.advance = (end - self.lengths).cpu()  # the same for any lengths
-        generator.set_state(before)
+        self._rewind(generators, states)
 
-    def replay(self, cache: StaticCache, inputs: tuple[Tensor, ...]):
-        for mine, given in zip((*self.inputs, self.lengths), (*inputs, cache.lengths), strict=True):
+    @staticmethod
+    def _rewind(generators: list[torch.Generator], states: list[Tensor]) -> None:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+    def replay(self, caches: Caches, inputs: tuple[Tensor, ...]):
+        for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given, non_blocking=True)
+        lengths = torch.stack([cache.lengths for cache in caches])
+        self.lengths.copy_(lengths, non_blocking=True)
         self.graph.replay()
-        cache.lengths = cache.lengths + self.advance
+        for cache, now in zip(caches, lengths + self.advance, strict=True):
+            cache.lengths = now
         return self.outputs
 
 
@@ -168,7 +196,8 @@ class StaticModel:
         def one_pass(tokens: Tensor, *rest: Tensor) -> Tensor:
             return self._pass(tokens, cache, last_only, **dict(zip(names, rest, strict=True)))
 
-        logits = cache.run(("pass", names, last_only), one_pass, tokens, *(given[name] for name in names))
+        logits = captured((cache,), ("pass", names, last_only), one_pass, tokens, *(given[name] for name in names),
+                          device=self.device)
         return logits.clone() if logits.is_cuda and not cache.inside else logits
 
     def parameters(self):
@@ -187,11 +216,6 @@ class StaticModel:
                                  last_only, self._one_token if tokens.numel() == 1 else self._apply)
         cache.lengths = cache.lengths + T
         return logits
-
-
-def captured(cache, key: Hashable, fn: Callable, *inputs: Tensor, device: torch.device):
-    """fn(*inputs), as a graph where the cache allows it (see `StaticCache.run`), with all inputs on the device."""
-    return cache.run(key, fn, *inputs) if isinstance(cache, StaticCache) else fn(*(x.to(device) for x in inputs))
 
 
 def generator_for(cache, generator: torch.Generator | None) -> torch.Generator | None:

@@ -75,7 +75,7 @@ class KVCache:
         Raises ValueError if a row would grow: only `Transformer.forward` can add tokens.
         """
         target = torch.as_tensor(lengths, dtype=torch.long).expand_as(self.lengths).clone()
-        if ((target > self.lengths) | (target < 0)).any():
+        if not all(0 <= new <= old for new, old in zip(target.tolist(), self.lengths.tolist(), strict=True)):
             raise ValueError(f"cannot roll back from {self.lengths.tolist()} to {target.tolist()}: "
                              "each row's new length must lie between 0 and its present one")
         self.lengths = target

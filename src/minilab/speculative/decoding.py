@@ -83,7 +83,7 @@ def autoregressive(target: LanguageModel, prompts: Prompts, *, max_new_tokens: i
         return draw(logits, sampling, generator)[0]
 
     while batch.rows:
-        token = captured(cache, ("step", sampling), step, batch.last(1), device=target.device)
+        token = captured((cache,), ("step", sampling), step, batch.last(1), device=target.device)
         yield batch.extend([[t] for t in token.tolist()], [0] * len(token), 0, (cache,))
 
 
@@ -105,7 +105,7 @@ def speculative(target: LanguageModel, draft: LanguageModel, prompts: Prompts, *
     while batch.rows:
         k = batch.useful_lookahead(K)
         s, q = propose(draft, draft_cache, batch, [0] * k, sampling, drafter)
-        accepted, bonus = verify(target, target_cache, batch, s, q, sampling, verifier).tolist()
+        accepted, bonus = verify(target, target_cache, sampling, verifier, batch.last(1), s, q).tolist()
         new = [row[:n] + [b] for row, n, b in zip(s.tolist(), accepted, bonus, strict=True)]
         yield batch.extend(new, accepted, k, (target_cache, draft_cache))
 
@@ -146,17 +146,17 @@ def propose(draft: LanguageModel, cache: Cache, batch: "Batch", top: Sequence[in
             probs.append(q)
         return torch.stack(tokens, dim=1), None if sampling.greedy else torch.stack(probs, dim=1)
 
-    return captured(cache, ("chain", tuple(top), sampling, C), chain, newest, device=draft.device)
+    return captured((cache,), ("chain", tuple(top), sampling, C), chain, newest, device=draft.device)
 
 
-def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None,
-           sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, "2 B"]:
+def verify(target: LanguageModel, cache: Cache, sampling: Sampling, generator: torch.Generator | None,
+           newest: Int[Tensor, "B 1"], s: Int[Tensor, "B K"], q: Float[Tensor, "B K V"] | None) -> Int[Tensor, "2 B"]:
     """One target pass over [newest, s_1..s_K]: how many draft tokens each row accepts, and its bonus token.
 
     Both stay on the target's device: a GPU may still be at work on them.
     """
 
-    def decide(newest: Tensor, s: Tensor, *q: Tensor) -> Int[Tensor, "2 B"]:
+    def decide(newest: Tensor, s: Tensor, *q: Tensor) -> Tensor:
         logits = target(torch.cat((newest, s), dim=1), cache=cache)  # B K+1 V
         if sampling.greedy:
             return torch.stack(verify_greedy(logits.argmax(dim=-1), s))
@@ -164,7 +164,7 @@ def verify(target: LanguageModel, cache: Cache, batch: "Batch", s: Int[Tensor, "
         return torch.stack(verify_sampled(p, *q or (torch.zeros_like(p[:, 1:]),), s, generator))
 
     drafted = (s,) if q is None else (s, q)
-    return captured(cache, ("verify", sampling), decide, batch.last(1), *drafted, device=target.device)
+    return captured((cache,), ("verify", sampling), decide, newest, *drafted, device=target.device)
 
 
 def verify_sampled(
@@ -227,7 +227,7 @@ class Batch:
 
     def useful_lookahead(self, K: int) -> int:
         """K, but no more draft tokens than some row still wants beside its bonus, nor than the context holds."""
-        return max(0, min(K, max(self.remaining) - 1, self.context - int(self.lengths.max())))
+        return max(0, min(K, max(self.remaining) - 1, self.context - max(map(len, self.sequences))))
 
     def extend(self, new: list[list[int]], accepted: list[int], drafted: int, caches: tuple[Cache, ...]) -> Round:
         """Append each row's tokens, cut at a stop token or the limit; roll caches back; drop finished rows."""

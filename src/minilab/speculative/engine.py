@@ -17,12 +17,12 @@ Notable:
 """
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from minilab.core.timing import Mark
 from minilab.nn.graphs import generator_for
@@ -31,7 +31,7 @@ from minilab.speculative.decoding import Batch, Prompts, Round, prefill, verify
 from minilab.speculative.fallback import check_fallback
 from minilab.speculative.models import LanguageModel, TreeModel, check_pair
 from minilab.speculative.sampling import GREEDY, Sampling
-from minilab.speculative.speculator import FanOut, Job, Speculator, cut, outcome_tokens, plan
+from minilab.speculative.speculator import Executor, FanOut, Job, Speculator, cut, outcome_tokens, plan
 from minilab.speculative.worker import DraftProcess
 
 
@@ -41,7 +41,7 @@ class Times:
 
     verify: float
     prepare: float
-    together: float  # from the start of the first until the outcome was looked up
+    together: float  # the whole round with what is around both, but without the next fallback
     fallback: float = 0.0  # drafting this round's speculation, 0 if every row hit
 
 
@@ -60,14 +60,11 @@ class AsyncRound(Round):
 
 
 Task = Callable[[], object]
-Executor = Callable[[Task, Task], object]  # calls both tasks and returns what the first returns
 
 
-def sequential(verifying: Task, preparing: Task) -> object:
+def sequential(verifying: Task, preparing: Task) -> tuple:
     """One task after the other: deterministic, and each is timed alone."""
-    outcome = verifying()
-    preparing()
-    return outcome
+    return verifying(), preparing()
 
 
 class Overlapped:
@@ -83,14 +80,14 @@ class Overlapped:
                              "verifies, and `sequential` gives the same text anywhere")
         self._side = torch.cuda.Stream(draft, priority=-1)
 
-    def __call__(self, verifying: Task, preparing: Task) -> object:
+    def __call__(self, verifying: Task, preparing: Task) -> tuple:
         here = torch.cuda.current_stream(self._side.device)
         self._side.wait_stream(here)  # for the speculation that both build on
-        outcome = verifying()
+        verified = verifying()
         with torch.cuda.stream(self._side):
-            preparing()
+            prepared = preparing()
         here.wait_stream(self._side)
-        return outcome
+        return verified, prepared
 
 
 @torch.inference_mode()
@@ -118,29 +115,26 @@ def ssd(target: LanguageModel, draft: TreeModel | DraftProcess, prompts: Prompts
     fit = branches_within(cache_bytes, sum(guesses[K][0]), rows=len(prompts), K=K, vocab_size=draft.vocab_size,
                           greedy=sampling.greedy)
     batch = Batch(prompts, max_new_tokens, stop, target, draft, lookahead=K)
-    job = Job(copy.deepcopy(batch), K, cut(guesses, fit), sampling, C, fallback, seed, inspect)
+    job = Job(batch, K, cut(guesses, fit), sampling, C, fallback, seed, inspect)
     cache = prefill(target, batch.sequences, batch.capacity)
     verifier = generator_for(cache, torch.Generator(target.device).manual_seed(3 * seed))
+
+    def verifying(newest: Tensor, s: Tensor, q: Tensor | None) -> tuple[Tensor, tuple[Mark, Mark]]:
+        start = Mark(target.device)
+        outcome = verify(target, cache, sampling, verifier, newest, s, q)
+        return outcome, (start, Mark(target.device))
+
     side = draft.speculator(job) if isinstance(draft, DraftProcess) else Speculator(draft, job)
     with contextlib.closing(side):
         now = side.first()
         while now is not None:
-            marks = []
-
-            @torch.inference_mode()
-            def verifying(now=now, marks=marks) -> torch.Tensor:
-                marks.append(Mark(target.device))
-                outcome = verify(target, cache, batch, now.s, now.q, sampling, verifier)
-                marks.append(Mark(target.device))
-                return outcome
-
             start = time.perf_counter()
-            outcome = executor(verifying, torch.inference_mode()(side.prepare))
-            answer = side.answer(outcome)
+            accepted, bonus = side.round(verifying, executor, cache)
+            new = outcome_tokens(now.tokens, accepted, bonus)
+            step = batch.extend(new, accepted, now.s.shape[1], (cache, *side.caches))
+            answer = side.answer(step.rows)
             together = time.perf_counter() - start - (answer.next.seconds if answer.next else 0.0)
-            accepted, bonus = answer.accepted, answer.bonus
-            step = batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (cache,))
-            seconds = Times(marks[1].seconds_since(marks[0]), answer.prepare_s, together, now.seconds)
+            seconds = Times(answer.verify_s, answer.prepare_s, together, now.seconds)
             yield AsyncRound(step.rows, step.tokens, accepted, step.drafted, now.hits, answer.ranks, answer.guesses,
                              answer.prepared, now.tokens, bonus, seconds, answer.cache_bytes)
             now = answer.next

@@ -51,7 +51,7 @@ def bandwidth(preset: BandwidthPreset) -> Record:
 
             def one_pass(width: int, model=model, cache=cache, tokens=tokens) -> None:
                 cache.rollback(preset.prefix)
-                captured(cache, "pass", lambda given: model(given, cache=cache), tokens[:, :width], device=device)
+                captured((cache,), "pass", lambda given: model(given, cache=cache), tokens[:, :width], device=device)
 
             found = interleaved({str(w): (lambda w=w, f=one_pass: f(w)) for w in preset.widths},
                                 repeats=preset.repeats, warmup=2, device=device)

@@ -1,12 +1,14 @@
 """The draft's side of a decoding: it speculates, prepares for outcomes while the target verifies, and answers one.
 
-The calls go `first`, then `prepare` and `answer` in turn. The target's side (`engine.py`) needs nothing else, so a
-`Speculator` may live in the caller's thread, in another, or in another process (`worker.py`).
+The calls go `first`, then `round` and `answer` in turn; in between, the caller adds the outcome to the batch. The
+target's side (`engine.py`) needs nothing else, so a `Speculator` may live in another process (`worker.py`).
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,19 +19,22 @@ from minilab.nn.graphs import captured, generator_for
 from minilab.speculative.cache import SpeculationCache
 from minilab.speculative.decoding import Batch, prefill, propose
 from minilab.speculative.fallback import certain, fast_fallback
-from minilab.speculative.models import TreeModel
+from minilab.speculative.models import Cache, TreeModel
 from minilab.speculative.sampling import Sampling
 from minilab.speculative.tree import fork, glue, grow
 
 FanOut = Callable[[int], list[int]]  # K -> guesses for k = 0..K; `partial(fanout.uniform, budget)` is one
 Plan = list[tuple[list[int], list[int]]]  # for each lookahead 0..K: guesses after a hit, and after a miss
+Span = tuple[Mark, Mark]
+Verifying = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Span]]  # newest, s, q -> accepted and bonus, when
+Executor = Callable[[Callable[[], object], Callable[[], object]], tuple]  # calls both tasks, returns what each returns
 
 
 @dataclass(frozen=True)
 class Job:
     """What the draft's side must know of a decoding."""
 
-    batch: Batch  # a copy of its own
+    batch: Batch
     K: int
     plan: Plan
     sampling: Sampling
@@ -54,18 +59,24 @@ class Speculation:
     seconds: float  # that the fallback took, 0 if every row hit
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A verification's outcome, what it found in the cache, and the next speculation (None if no row runs on)."""
+class Outcome(NamedTuple):
+    """What a verification came to, an entry for each row."""
 
     accepted: list[int]
     bonus: list[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The next speculation (None if no row runs on), and what the round before it prepared."""
+
     next: Speculation | None
     ranks: list[int]
     guesses: list[list[tuple[int, int]]]
     prepared: list[list[list[int]]]
     cache_bytes: int
     prepare_s: float
+    verify_s: float
 
 
 class Speculator:
@@ -76,54 +87,69 @@ class Speculator:
         self.cache = prefill(draft, self.batch.sequences, self.batch.capacity, scratch=job.K * job.branches)
         drafter, self.guesser = (torch.Generator(draft.device).manual_seed(3 * job.seed + i) for i in (1, 2))
         self.drafter = generator_for(self.cache, drafter)
+        self.caches = (self.cache,)
 
     def first(self) -> Speculation:
         """The first speculation, which is always the fallback's."""
         self.now = self._speculate(None)
         return self.now
 
-    def prepare(self) -> None:
-        """Draft for each guessed outcome of the speculation that is being verified."""
-        job, device, s = self.job, self.draft.device, self.now.s
-        start = Mark(device)
-        on_hit, on_miss = job.plan[s.shape[1]]
-        branches, most, top = sum(on_hit), max(on_hit + on_miss), tuple(job.plan[job.K][0][:-1])
+    def round(self, verifying: Verifying, executor: Executor, target_cache: Cache | None = None) -> Outcome:
+        """Verify this round's speculation, draft for each guessed outcome of it, and look up the one that came true.
 
-        def work(newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple[Tensor | None, ...]:
-            logits = glue(self.draft, self.cache, newest, s)
-            prefix, roots = fork(logits, fan_out, branches, most)
-            grown = grow(self.draft, self.cache, logits, prefix, roots, top, job.sampling, job.C, self.drafter)
-            return logits if job.inspect else None, prefix, roots, *grown
-
-        fan_out = torch.tensor([on_hit if hit else on_miss for hit in self.now.hits])
-        key = ("prepare", branches, most, top, job.sampling, job.C, job.inspect)
-        self.logits, *prepared = captured(self.cache, key, work, self.batch.last(1), s, fan_out, device=device)
-        self.prepared = SpeculationCache(*prepared)
-        self.took = start, Mark(device)
-
-    def answer(self, outcome: Int[Tensor, "2 B"]) -> Answer:
-        """Take what `verify` found, look it up, and fall back for rows that were not prepared for it."""
-        rows, now, prepared = self.batch.rows, self.now, self.prepared
-
-        def look_up(outcome: Tensor, *parts: Tensor) -> tuple[Tensor | None, ...]:
-            hit, s, q = SpeculationCache(*parts).lookup(*outcome)
-            return torch.cat((outcome, hit[None], s.T)), s, q  # the first for the host, in one piece
-
-        parts = [x for x in vars(prepared).values() if x is not None]
-        packed, s, q = captured(self.cache, "look up", look_up, outcome, *parts, device=self.draft.device)
+        All of that is one graph where `target_cache` and the draft's can be captured together.
+        """
+        job, now = self.job, self.now
+        on_hit, on_miss = job.plan[now.s.shape[1]]
+        guesses = sum(on_hit), max(on_hit + on_miss)
+        ints = torch.tensor([[row[-1], *(on_hit if hit else on_miss)]
+                             for row, hit in zip(self.batch.sequences, now.hits, strict=True)])
+        key = ("round", executor, guesses, tuple(job.plan[job.K][0]), job.sampling, job.C)
+        packed, s, q, *self.kept = captured(
+            (target_cache, self.cache), key, partial(self._work, verifying, executor, guesses), ints, now.s,
+            *(() if now.q is None else (now.q,)), device=self.draft.device)
         accepted, bonus, hits, *columns = packed.tolist()  # waits for both sides
-        found = Speculation(s, q, [list(row) for row in zip(*columns, strict=True)], [h == 1 for h in hits], 0.0)
+        self.found = Speculation(s, q, [list(row) for row in zip(*columns, strict=True)], [h == 1 for h in hits], 0.0)
+        self.outcome = Outcome(accepted, bonus)
+        return self.outcome
+
+    def _work(self, verifying: Verifying, executor: Executor, guesses: tuple[int, int], ints: Tensor, s: Tensor,
+              *q: Tensor) -> tuple:
+        newest, fan_out = ints[:, :1], ints[:, 1:]
+        (outcome, verified), (logits, prepared, was_prepared) = executor(
+            partial(verifying, newest, s, *q or (None,)), partial(self._prepare, guesses, newest, s, fan_out))
+        outcome = outcome.to(self.draft.device)
+        hit, s, q = prepared.lookup(*outcome)
+        packed = torch.cat((outcome, hit[None], s.T))  # for the host, in one piece
+        return packed, s, q, logits, prepared, verified, was_prepared
+
+    def _prepare(self, guesses: tuple[int, int], newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple:
+        job, device = self.job, self.draft.device
+        start, key = Mark(device), ("prepare", guesses, tuple(job.plan[job.K][0]), job.sampling, job.C)
+        logits, *prepared = captured((self.cache,), key, partial(self._grow, guesses), newest, s, fan_out,
+                                     device=device)
+        return logits, SpeculationCache(*prepared), (start, Mark(device))
+
+    def _grow(self, guesses: tuple[int, int], newest: Tensor, s: Tensor, fan_out: Tensor) -> tuple:
+        job, (branches, most) = self.job, guesses
+        logits = glue(self.draft, self.cache, newest, s)
+        prefix, roots = fork(logits, fan_out, branches, most)
+        return logits, prefix, roots, *grow(self.draft, self.cache, logits, prefix, roots, job.plan[job.K][0][:-1],
+                                            job.sampling, job.C, self.drafter)
+
+    def answer(self, rows: list[int]) -> Answer:
+        """The next speculation, now that the outcome was added to the batch; `rows` are those that it had before."""
+        found, (logits, prepared, *spans) = self.found, self.kept
         seen = ([], [], [])
         if self.job.inspect:
-            seen = bonus_ranks(self.logits, accepted, bonus), prepared.keys(), prepared.tokens.tolist()
-        self.batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], (self.cache,))
+            seen = bonus_ranks(logits, *self.outcome), prepared.keys(), prepared.tokens.tolist()
         if 0 < len(self.batch.rows) < len(rows):
             running = [i for i, row in enumerate(rows) if row in self.batch.rows]
-            found = Speculation(s[running], None if q is None else q[running], [found.tokens[i] for i in running],
-                                [found.hits[i] for i in running], 0.0)
+            found = Speculation(found.s[running], None if found.q is None else found.q[running],
+                                [found.tokens[i] for i in running], [found.hits[i] for i in running], 0.0)
         self.now = self._speculate(found) if self.batch.rows else None
-        start, end = self.took
-        return Answer(accepted, bonus, self.now, *seen, prepared.nbytes, end.seconds_since(start))
+        verify_s, prepare_s = (end.seconds_since(start) for start, end in spans)
+        return Answer(self.now, *seen, prepared.nbytes, prepare_s, verify_s)
 
     def close(self) -> None:
         """Nothing to end: a speculator elsewhere has."""

@@ -8,14 +8,26 @@ needs the draft's distributions, B K V numbers, which are written to memory that
 import contextlib
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.multiprocessing as mp
-from jaxtyping import Int
 from torch import Tensor
 
-from minilab.speculative.speculator import Answer, Job, Speculation, Speculator
+from minilab.core.timing import Mark
+from minilab.speculative.decoding import Batch
+from minilab.speculative.models import Cache
+from minilab.speculative.speculator import (
+    Answer,
+    Executor,
+    Job,
+    Outcome,
+    Speculation,
+    Speculator,
+    Verifying,
+    outcome_tokens,
+)
 
 STOP, IDLE = "stop", "idle"
 
@@ -56,7 +68,7 @@ class DraftProcess:
         rows, V = len(job.batch.rows), self.vocab_size
         q = None if job.sampling.greedy else torch.empty(rows, job.K, V).share_memory_()
         self._say(_Start(job, q))
-        return RemoteSpeculator(self, q)
+        return RemoteSpeculator(self, job.batch, q)
 
     def close(self) -> None:
         """End the process and give the caller all its cores back."""
@@ -90,22 +102,29 @@ class DraftProcess:
 
 
 class RemoteSpeculator:
-    """Speaks for a `Speculator` in another process. It prepares by itself, so `prepare` has nothing to do."""
+    """Speaks for a `Speculator` in another process. That one prepares by itself, so no executor has a say."""
 
-    def __init__(self, process: DraftProcess, q: Tensor | None) -> None:
-        self._process, self._q, self._open = process, q, True
+    caches = ()  # the draft's are elsewhere
+
+    def __init__(self, process: DraftProcess, batch: Batch, q: Tensor | None) -> None:
+        self._process, self._batch, self._q, self._open = process, batch, q, True
 
     def first(self) -> Speculation:
-        return self._unpack(self._process._hear())
+        self._now = self._unpack(self._process._hear())
+        return self._now
 
-    def prepare(self) -> None:
-        pass
+    def round(self, verifying: Verifying, executor: Executor, target_cache: Cache) -> Outcome:
+        newest = torch.tensor([row[-1:] for row in self._batch.sequences])
+        outcome, self._verified = verifying(newest, self._now.s, self._now.q)
+        outcome = Outcome(*outcome.tolist())
+        self._process._say(outcome)
+        return outcome
 
-    def answer(self, outcome: Int[Tensor, "2 B"]) -> Answer:
-        self._process._say(outcome.tolist())
+    def answer(self, rows: list[int]) -> Answer:
         answer, packed = self._process._hear()
-        self._open = packed is not None
-        return replace(answer, next=self._unpack(packed)) if packed else answer
+        self._open, self._now = packed is not None, self._unpack(packed) if packed else None
+        start, end = self._verified
+        return replace(answer, next=self._now, verify_s=end.seconds_since(start))
 
     def close(self) -> None:
         """Tell the far end that this decoding is over, if it does not know, and wait until it has stopped."""
@@ -126,6 +145,10 @@ class _Failure:
     text: str
 
 
+class _Stopped(Exception):
+    """The other side wants no more of this decoding."""
+
+
 def _serve(line, draft: torch.nn.Module, cores: list[int]) -> None:
     """Decodings one after the other, until told to end or until the other side is gone."""
     torch.set_num_threads(1)
@@ -136,8 +159,11 @@ def _serve(line, draft: torch.nn.Module, cores: list[int]) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt), torch.inference_mode():
         while (message := line.recv()) is not None:
             try:
-                if message == STOP or _decode(line, Speculator(draft, message.job), message.q, bool(cores)) == STOP:
-                    line.send(IDLE)
+                if message == STOP:
+                    raise _Stopped
+                _decode(line, Speculator(draft, message.job), message.q, bool(cores))
+            except _Stopped:
+                line.send(IDLE)
             except Exception:
                 line.send(_Failure(traceback.format_exc()))
 
@@ -149,18 +175,29 @@ def _next(line, spin: bool) -> object:
     return line.recv()
 
 
-def _decode(line, side: Speculator, q: Tensor | None, spin: bool) -> str | None:
+def _prepare_first(verifying: Callable[[], object], preparing: Callable[[], object]) -> tuple:
+    prepared = preparing()
+    return verifying(), prepared
+
+
+def _decode(line, side: Speculator, q: Tensor | None, spin: bool) -> None:
     def pack(speculation: Speculation) -> tuple[list[list[int]], list[bool], float]:
         if q is not None and speculation.q is not None:
             q[: speculation.s.shape[0], : speculation.s.shape[1]] = speculation.q
         return speculation.tokens, speculation.hits, speculation.seconds
 
-    line.send(pack(side.first()))
-    while True:
-        side.prepare()
+    def hear(*_) -> tuple[Tensor, tuple[Mark, Mark]]:
+        """The outcome, which the other process finds out meanwhile."""
         if (outcome := _next(line, spin)) == STOP:
-            return STOP
-        answer = side.answer(torch.tensor(outcome))
-        line.send((replace(answer, next=None), pack(answer.next) if answer.next else None))
-        if answer.next is None:
-            return None
+            raise _Stopped
+        here = Mark(torch.device("cpu"))
+        return torch.tensor(outcome), (here, here)
+
+    now = side.first()
+    line.send(pack(now))
+    while now is not None:
+        accepted, bonus = side.round(hear, _prepare_first)
+        step = side.batch.extend(outcome_tokens(now.tokens, accepted, bonus), accepted, now.s.shape[1], side.caches)
+        answer = side.answer(step.rows)
+        now = answer.next
+        line.send((replace(answer, next=None), pack(now) if now else None))
