@@ -118,7 +118,7 @@ class _Graph:
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(2):  # kernels are chosen and workspaces made before the capture
-                _inside(caches, fn, self.inputs, self.lengths.clone())
+                _inside(caches, fn, self.inputs, self.lengths.clone().unbind())
         here.wait_stream(side)
         here.synchronize()
         self.graph = torch.cuda.CUDAGraph()
@@ -126,7 +126,7 @@ class _Graph:
             generator.set_state(state)
             self.graph.register_generator_state(generator)
         with torch.cuda.device(device), torch.cuda.graph(self.graph, stream=side):
-            self.outputs, end = _inside(caches, fn, self.inputs, self.lengths.clone())
+            self.outputs, end = _inside(caches, fn, self.inputs, self.lengths.clone().unbind())
             end = torch.stack(end)
         self._rewind(generators, states)
         self.graph.replay()
