@@ -77,7 +77,8 @@ def captured(caches: tuple, key: Hashable, fn: Callable, *inputs: Tensor, device
         buffer = caches[0].buffer
         full = (key, len(caches[0].lengths), *(c.buffer for c in caches[1:]), *((x.shape, x.dtype) for x in inputs))
         if full not in buffer.graphs:
-            buffer.graphs[full] = _Graph(caches, fn, inputs)
+            with torch.cuda.device(device):  # a generator's state is put where the current device is
+                buffer.graphs[full] = _Graph(caches, fn, inputs)
         return buffer.graphs[full].replay(caches, inputs)
     inputs = tuple(x.to(device) for x in inputs)
     if static and len(caches) == 1:
@@ -125,7 +126,7 @@ class _Graph:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
             self.graph.register_generator_state(generator)
-        with torch.cuda.device(device), torch.cuda.graph(self.graph, stream=side):
+        with torch.cuda.graph(self.graph, stream=side):
             self.outputs, end = _inside(caches, fn, self.inputs, self.lengths.clone().unbind())
             end = torch.stack(end)
         self._rewind(generators, states)
