@@ -68,8 +68,8 @@ HEADLINE = {
 HEADLINE |= {
     "gpu-large": replace(HEADLINE["gpu"], name="gpu-large", pair="large"),
     "two-gpus-large": replace(HEADLINE["gpu"], name="two-gpus-large", pair="large", draft_device="cuda:1"),
-    "two-cores-smollm2": replace(HEADLINE["two-cores"], name="two-cores-smollm2", pair="smollm2", prompts=3,
-                                 new_tokens=48, repeats=3, lookaheads=(1, 2, 3), ssd=((2, 8), (3, 8))),
+    "two-cores-smollm2": replace(HEADLINE["two-cores"], name="two-cores-smollm2", pair="smollm2", prompts=2,
+                                 new_tokens=48, repeats=3, lookaheads=(1, 2), ssd=((2, 8),)),
     "gpu-smollm2": replace(HEADLINE["gpu"], name="gpu-smollm2", pair="smollm2")}
 
 
