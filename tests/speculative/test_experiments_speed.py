@@ -8,6 +8,7 @@ from minilab.core.records import Record
 from minilab.core.style import figure_html
 from minilab.speculative import experiments_speed, figures
 from minilab.speculative.engine import AsyncRound, Times
+from minilab.speculative.interactive import race_html
 
 pytestmark = pytest.mark.slow
 
@@ -100,3 +101,14 @@ def test_a_summary_takes_each_kind_at_its_fastest():
     assert experiments_speed.summary(found).splitlines() == [
         "AR 50, SD 80, SSD 100 tokens/s", "  sd_over_ar 1.60 (1.50 to 1.70)", "  ssd_over_sd 1.25 (1.15 to 1.35)",
         "  ssd_over_ar 2.00 (1.90 to 2.10)"]
+
+
+def test_three_racers_bring_one_text_in_fewer_and_fewer_steps(tmp_path):
+    record = experiments_speed.race(replace(experiments_speed.RACE["cpu"], new_tokens=24))
+    streams = record.results["streams"]
+    assert [s["label"] for s in streams] == ["AR", "SD", "SSD"]
+    texts = {"".join(text for piece in s["pieces"] for text in piece["text"]) for s in streams}
+    assert len(texts) == 1 and {s["tokens"] for s in streams} == {24}
+    assert len(streams[0]["pieces"]) == 24 > max(len(s["pieces"]) for s in streams[1:])
+    loaded = Record.load("speculative/race", preset="cpu", root=record.save(tmp_path).parents[1])
+    assert "SSD" in race_html(loaded.results["streams"])

@@ -207,6 +207,7 @@ EXPERIMENTS = {
     "hits": Experiment(experiments_ssd.hits, experiments_ssd.HITS),
     "saguaro": Experiment(experiments_ssd.saguaro, experiments_ssd.SAGUARO),
     "headline": Experiment(experiments_speed.headline, experiments_speed.HEADLINE),
+    "race": Experiment(experiments_speed.race, experiments_speed.RACE),
     "temperature": Experiment(experiments_speed.temperature, experiments_speed.TEMPERATURE),
     "batches": Experiment(experiments_speed.batches, experiments_speed.BATCHES),
     "pair": Experiment(recipes.pair, recipes.PAIR),

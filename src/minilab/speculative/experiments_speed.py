@@ -6,7 +6,7 @@ in turn in one process, ratios are taken within a turn, and SD is tuned: it is c
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, median
@@ -17,12 +17,14 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.core.timing import interleaved, read_bandwidth, spread
 from minilab.speculative import fanout, simulate
-from minilab.speculative.decoding import Generation, autoregressive, collect, speculative
+from minilab.speculative.decoding import Generation, Round, autoregressive, collect, speculative
 from minilab.speculative.engine import AsyncRound, Executor, Overlapped, sequential, ssd
 from minilab.speculative.experiments_ssd import outcomes
+from minilab.speculative.interactive import time_stream
 from minilab.speculative.models import ModelFacts, TreeModel
 from minilab.speculative.pairs import Pair, fast, load_pair_for, prompts_for
-from minilab.speculative.sampling import Sampling
+from minilab.speculative.sampling import GREEDY, Sampling
+from minilab.speculative.speculator import FanOut
 from minilab.speculative.worker import DraftProcess
 
 
@@ -39,6 +41,41 @@ def side_by_side(draft: TreeModel) -> Iterator[tuple[ModelFacts, Executor]]:
         yield draft, Overlapped(draft.device)
     else:
         yield draft, sequential
+
+
+@dataclass(frozen=True)
+class Contest:
+    """AR, SD and SSD of one pair over the same prompts, one prompt after the other, always with the same seed."""
+
+    pair: Pair
+    draft: ModelFacts  # what SSD takes as its draft, and how it runs the two sides
+    executor: Executor
+    prompts: list[list[int]]
+    new_tokens: int
+    sampling: Sampling
+    seed: int
+
+    def ar(self) -> list[Generation]:
+        return self._each(lambda p, generator, **options: autoregressive(
+            self.pair.target, [p], generator=generator, **options))
+
+    def sd(self, K: int) -> list[Generation]:
+        return self._each(lambda p, generator, **options: speculative(
+            self.pair.target, self.pair.draft, [p], K=K, generator=generator, **options))
+
+    def ssd(self, K: int, fan_out: FanOut, *, inspect: bool = False) -> list[Generation]:
+        return self._each(lambda p, generator, **options: ssd(
+            self.pair.target, self.draft, [p], K=K, fan_out=fan_out, executor=self.executor, seed=self.seed,
+            inspect=inspect, **options))
+
+    def in_sequence(self) -> "Contest":
+        """The same, but with SSD's two sides one after the other: each is timed alone."""
+        return replace(self, draft=self.pair.draft, executor=sequential)
+
+    def _each(self, decode: Callable[..., Iterator[Round]]) -> list[Generation]:
+        generator = torch.Generator(self.pair.target.device)
+        return [collect(decode(p, generator.manual_seed(self.seed), max_new_tokens=self.new_tokens,
+                               sampling=self.sampling), 1) for p in self.prompts]
 
 
 @dataclass(frozen=True)
@@ -83,7 +120,9 @@ def headline(preset: HeadlinePreset) -> Record:
     pair, results = fast(pair), {}
     with side_by_side(pair.draft) as (draft, executor):
         for temperature in preset.temperatures:
-            results[str(temperature)] = _headline(preset, pair, draft, executor, Sampling(temperature))
+            contest = Contest(pair, draft, executor, [pair.encode(p) for p in prompts_for(pair, preset.prompts)],
+                              preset.new_tokens, Sampling(temperature), preset.seed)
+            results[str(temperature)] = _headline(preset, contest)
     weights = sum(p.numel() * p.element_size() for p in pair.target.parameters())
     read = read_bandwidth(pair.target.device, 2**31 if pair.target.device.type == "cuda" else 2**28)
     results = {"pair": {role: getattr(pair, role).num_parameters() for role in ("target", "draft")},
@@ -92,27 +131,11 @@ def headline(preset: HeadlinePreset) -> Record:
     return Record.new(experiment="speculative/headline", preset=preset, results=results, started=started)
 
 
-def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: Executor, sampling: Sampling) -> dict:
-    prompts = [pair.encode(p) for p in prompts_for(pair, preset.prompts)]
-    options = dict(max_new_tokens=preset.new_tokens, sampling=sampling)
-
-    def generator() -> torch.Generator:
-        return torch.Generator(pair.target.device).manual_seed(preset.seed)
-
-    def ar() -> list[Generation]:
-        return [collect(autoregressive(pair.target, [p], generator=generator(), **options), 1) for p in prompts]
-
-    def sd(K: int) -> list[Generation]:
-        return [collect(speculative(pair.target, pair.draft, [p], K=K, generator=generator(), **options), 1)
-                for p in prompts]
-
-    def asynchronous(K: int, branches: int, draft=draft, executor=executor) -> list[Generation]:
-        return [collect(ssd(pair.target, draft, [p], K=K, fan_out=partial(fanout.uniform, branches), executor=executor,
-                            seed=preset.seed, inspect=False, **options), 1) for p in prompts]
-
-    contestants = {"ar": ar, **{f"sd {K}": partial(sd, K) for K in preset.lookaheads},
-                   **{f"ssd {K} {b}": partial(asynchronous, K, b) for K, b in preset.ssd}}
-    seconds = interleaved(contestants, repeats=preset.repeats, device=pair.target.device)
+def _headline(preset: HeadlinePreset, contest: Contest) -> dict:
+    contestants = {
+        "ar": contest.ar, **{f"sd {K}": partial(contest.sd, K) for K in preset.lookaheads},
+        **{f"ssd {K} {b}": partial(contest.ssd, K, partial(fanout.uniform, b)) for K, b in preset.ssd}}
+    seconds = interleaved(contestants, repeats=preset.repeats, device=contest.pair.target.device)
     fastest = {kind: min((n for n in contestants if n.split()[0] == kind), key=lambda n: median(seconds[n]))
                for kind in ("ar", "sd", "ssd")}
 
@@ -121,7 +144,7 @@ def _headline(preset: HeadlinePreset, pair: Pair, draft: ModelFacts, executor: E
 
     K, branches = map(int, fastest["ssd"].split()[1:])
     texts = {kind: contestants[fastest[kind]]() for kind in fastest}
-    alone = asynchronous(K, branches, pair.draft, sequential)
+    alone = contest.in_sequence().ssd(K, partial(fanout.uniform, branches))
     rounds = [step for run in alone for step in run.rounds]
     in_parts, at_once = (sum(predicted[i].seconds for predicted in map(simulate.replay, (run.rounds for run in alone)))
                          for i in (0, 1))
@@ -156,6 +179,43 @@ def parts(rounds: list[AsyncRound]) -> dict[str, float]:
     return {"hit_rate": fmean(hits), "acceptance_rate": sum(sum(step.accepted) for step in rounds) / tested,
             "verify_s": median(s.verify for s in whole), "prepare_s": median(s.prepare for s in whole),
             "together_s": median(s.together for s in whole), "fallback_s": median(missed) if missed else 0.0}
+
+
+@dataclass(frozen=True)
+class RacePreset:
+    name: str
+    prompt: str = "To read a file line by line, you can"
+    new_tokens: int = 72
+    K_sd: int = 3
+    K: int = 3
+    branches: int = 8
+    threads: int | None = None
+    pair: str = "shipped"
+    seed: int = 0
+    device: str = "auto"
+
+
+RACE = {"cpu": RacePreset("cpu", threads=1, device="cpu"),
+        "gpu": RacePreset("gpu", new_tokens=256, K=4, K_sd=4, branches=20, pair="large", device="cuda")}
+
+
+@with_threads
+def race(preset: RacePreset) -> Record:
+    """One prompt decoded greedily by AR, SD and SSD, with the moment at which each token arrived, for a replay."""
+    started = time.perf_counter()
+    pair = fast(load_pair_for(preset.pair, pick_device(preset.device)))
+    prompts, options = [pair.encode(preset.prompt)], dict(max_new_tokens=preset.new_tokens, sampling=GREEDY)
+    fan_out = partial(fanout.uniform, preset.branches)
+    with side_by_side(pair.draft) as (draft, executor):
+        racers = {
+            "AR": partial(autoregressive, pair.target, prompts, **options),
+            "SD": partial(speculative, pair.target, pair.draft, prompts, K=preset.K_sd, **options),
+            "SSD": partial(ssd, pair.target, draft, prompts, K=preset.K, fan_out=fan_out, executor=executor,
+                           seed=preset.seed, inspect=False, **options)}
+        for decode in racers.values():
+            list(decode())  # warm up
+        streams = [time_stream(label, decode(), pair.decode) for label, decode in racers.items()]
+    return Record.new(experiment="speculative/race", preset=preset, results={"streams": streams}, started=started)
 
 
 @dataclass(frozen=True)
@@ -195,34 +255,20 @@ def temperature(preset: TemperaturePreset) -> Record:
     points = []
     with side_by_side(pair.draft) as (draft, executor):
         for temperature in preset.temperatures:
-            options = dict(max_new_tokens=preset.new_tokens, sampling=Sampling(temperature))
-
-            def generator() -> torch.Generator:
-                return torch.Generator(pair.target.device).manual_seed(preset.seed)
-
-            def plain(options=options) -> list[Generation]:
-                return [collect(autoregressive(pair.target, [p], generator=generator(), **options), 1) for p in prompts]
-
-            def chain(options=options) -> list[Generation]:
-                return [collect(speculative(pair.target, pair.draft, [p], K=preset.K_sd, generator=generator(),
-                                            **options), 1) for p in prompts]
-
-            def ahead(fan_out, draft=draft, executor=executor, inspect=False, options=options) -> list[Generation]:
-                return [collect(ssd(pair.target, draft, [p], K=preset.K, fan_out=fan_out, executor=executor,
-                                    seed=preset.seed, inspect=inspect, **options), 1) for p in prompts]
-
+            contest = Contest(pair, draft, executor, prompts, preset.new_tokens, Sampling(temperature), preset.seed)
             uniform = partial(fanout.uniform, preset.budget)
-            seen = [step for run in ahead(uniform, pair.draft, sequential, inspect=True) for step in run.rounds]
+            seen = [step for run in contest.in_sequence().ssd(preset.K, uniform, inspect=True) for step in run.rounds]
             alpha, r = parts(seen)["acceptance_rate"], _exponent(seen)
             fan_outs = {"uniform": uniform, "geometric": partial(fanout.geometric, preset.budget, alpha=alpha, r=r)}
-            seconds = interleaved({"ar": plain, "sd": chain, **{n: partial(ahead, f) for n, f in fan_outs.items()}},
+            ahead = {name: partial(contest.ssd, preset.K, f) for name, f in fan_outs.items()}
+            seconds = interleaved({"ar": contest.ar, "sd": partial(contest.sd, preset.K_sd), **ahead},
                                   repeats=preset.repeats, device=pair.target.device)
             total = preset.prompts * preset.new_tokens
-            runs = {name: [step for run in ahead(f) for step in run.rounds] for name, f in fan_outs.items()}
+            rounds = {name: [step for run in decode() for step in run.rounds] for name, decode in ahead.items()}
             points.append({
                 "temperature": temperature, "acceptance_rate": alpha, "r": r,
                 "fan_out": {name: f(preset.K) for name, f in fan_outs.items()},
-                "hit_rate": {name: parts(rounds)["hit_rate"] for name, rounds in runs.items()},
+                "hit_rate": {name: parts(steps)["hit_rate"] for name, steps in rounds.items()},
                 "tokens_per_s": {name: spread([total / s for s in t]) for name, t in seconds.items()},
                 "over_ar": {name: spread([a / s for a, s in zip(seconds["ar"], t, strict=True)])
                             for name, t in seconds.items()}})

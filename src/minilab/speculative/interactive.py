@@ -26,7 +26,7 @@ from minilab.speculative.widget import fill, read, slider, style, table
 Stream = Mapping[str, Any]  # label, pieces, tokens, seconds: see `race_html`
 
 RACE_CAPTION = (
-    "One prompt, one target model, two decodings, replayed at the speed that was measured. Each bar is "
+    "One prompt, one target model, several decodings, replayed at the speed that was measured. Each bar is "
     "one pass of the target. Autoregressive decoding gets one token from it; a speculative round brings "
     "several at once, so the text arrives in bursts, and the bursts are long where the text is easy to guess."
 )

@@ -1,0 +1,1 @@
+"""Planning by sampling: propose actions, predict what they lead to, score that, and act on the best."""
