@@ -235,7 +235,7 @@ class TemperaturePreset:
 
 
 TEMPERATURE = {
-    "cpu": TemperaturePreset("cpu", prompts=2, new_tokens=32, repeats=2, temperatures=(0.0, 1.0), budget=8, threads=1,
+    "cpu": TemperaturePreset("cpu", prompts=2, new_tokens=24, repeats=1, temperatures=(0.0, 1.0), budget=8, threads=1,
                              device="cpu"),
     "two-cores": TemperaturePreset("two-cores", prompts=6, new_tokens=64, repeats=5, budget=8, threads=1, device="cpu"),
     "gpu": TemperaturePreset("gpu", prompts=8, new_tokens=128, repeats=3, device="cuda"),
