@@ -3,8 +3,9 @@
 A small model's pass is a few hundred kernels of a few microseconds each, and launching one from Python takes longer
 than running it. A graph launches all of them at once. For that nothing may depend on values that only the host
 knows: queries attend over all slots of a cache under a mask, and where a row's tokens go is computed on the device
-from the rows' lengths. What is captured is any function of tensors over one cache, from a single pass to a whole
-chain of drafts; it is captured at its first call with given shapes, which takes some tenths of a second.
+from the rows' lengths. What is captured is any function of tensors over one cache or several, from a single
+pass to a whole round of a target and its draft; it is captured at its first call with given shapes, which takes some
+tenths of a second.
 
 Without CUDA, and for many rows, the same functions run uncaptured: same results, same shapes, only no graph.
 """
