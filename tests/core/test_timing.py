@@ -1,5 +1,6 @@
 """Times are of the work alone: warmed up, waited for, taken in turn. The clock of these tests is our own."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,3 +100,10 @@ def test_real_clock_sees_a_real_pause():
 
     found = timing.times(lambda: time.sleep(0.02), repeats=3, warmup=0)
     assert len(found) == 3 and min(found) >= 0.02
+
+
+def test_marks_are_as_far_apart_as_what_was_done_between_them():
+    first = timing.Mark(torch.device("cpu"))
+    time.sleep(0.02)
+    second = timing.Mark(torch.device("cpu"))
+    assert 0.02 <= second.seconds_since(first) < 2 and second.seconds_since(second) == 0

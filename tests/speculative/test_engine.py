@@ -75,7 +75,7 @@ def test_on_streams_the_text_is_that_of_one_task_after_the_other(random_model, f
     """Greedy it is the target's; at a temperature both ways draw the same numbers, so it is equal too."""
     if max(devices) >= torch.cuda.device_count():
         pytest.skip("there is one GPU")
-    target, draft = (StaticModel(m.to(f"cuda:{device}"), priority=-device)
+    target, draft = (StaticModel(m.to(f"cuda:{device}"))
                      for m, device in zip(target_and_draft(random_model, 0, 23), devices, strict=True))
     for sampling in (Sampling(0.0), Sampling(1.0)):
         options = dict(max_new_tokens=60, fallback=fallback, sampling=sampling)

@@ -155,12 +155,11 @@ class StaticModel:
     """A `Transformer` in fixed shapes: the same protocol, the same numbers up to rounding.
 
     With `compile` its blocks go through `torch.compile`, which joins small operations. That takes about ten seconds
-    for each kind of shape (one row or several, one token or several) and needs Triton. The kernels of graphs have
-    the stream `priority` given here, whichever stream replays them; lower goes first.
+    for each kind of shape (one row or several, one token or several) and needs Triton.
     """
 
-    def __init__(self, model: Transformer, *, compile: bool = False, priority: int = 0) -> None:
-        self.model, self.priority, self._free = model, priority, []
+    def __init__(self, model: Transformer, *, compile: bool = False) -> None:
+        self.model, self._free = model, []
         self._one_token = self._apply = Block.__call__
         if compile:
             torch._dynamo.config.recompile_limit = 64  # of all models together; the default is 8
@@ -180,7 +179,7 @@ class StaticModel:
         fit = next((b for b in self._free if b.k.shape[1] >= batch and b.k.shape[3] == slots), None)
         if fit is None or max_len > self.context:  # the model's own cache knows how to refuse
             fresh = self.model.new_cache(batch, max_len, scratch=slots - max_len)
-            stream = torch.cuda.Stream(self.device, self.priority) if fresh.k.is_cuda else None
+            stream = torch.cuda.Stream(self.device) if fresh.k.is_cuda else None
             fit = _Buffer(fresh.k, fresh.v, torch.Generator(self.device), stream)
         else:
             self._free.remove(fit)

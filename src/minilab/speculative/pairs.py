@@ -120,8 +120,8 @@ def fast(pair: Pair) -> Pair:
     if pair.target.device.type != "cuda":
         return pair
     compiled = find_spec("triton") is not None
-    target, draft = (StaticModel(m, compile=compiled, priority=p) if isinstance(m, Transformer) else m
-                     for m, p in ((pair.target, 0), (pair.draft, -1)))
+    target, draft = (StaticModel(m, compile=compiled) if isinstance(m, Transformer) else m
+                     for m in (pair.target, pair.draft))
     return replace(pair, target=target, draft=draft)
 
 
