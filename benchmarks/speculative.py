@@ -60,7 +60,7 @@ class Preset:
 
 
 PRESETS = {"cpu": Preset("cpu", "cpu", threads=1),
-           "cuda": Preset("gpu", "cuda", ssd_K=4, branches=20, new_tokens=128)}
+           "cuda": Preset("gpu", "cuda", ssd_K=4, branches=20, new_tokens=128, repeats=5)}
 RATIOS = {  # of speeds: the first contestant's over the second's
     "autoregressive_batch_1": ("autoregressive", "generate"),
     "autoregressive_batch_8": ("autoregressive_many", "generate_many"),
@@ -136,7 +136,7 @@ def measure(preset: Preset, pair: Pair, ssd_draft: ModelFacts, executor: Executo
     rows = {n: preset.batch if n.endswith("_many") else preset.singles for n in contestants}
     rate = {n: spread([rows[n] * preset.new_tokens / s for s in seconds[n]]) for n in contestants}
     alpha, cost = one_by_one(speculative, **chain).acceptance_rate, pass_costs(pair, (preset.K,), device)
-    predicted = theory.speedup(alpha, preset.K, cost["draft"], cost["verify"][str(preset.K)])
+    predicted = theory.speedup(alpha, preset.K, *(cost[part][str(preset.K)] for part in ("draft", "verify")))
     return dict(ratios=ratios, tokens_per_s=rate, acceptance_rate=alpha, cost=cost, predicted=predicted)
 
 

@@ -188,7 +188,16 @@ def test_gpu_preset_on_a_cpu_warns_of_hours(toy, capsys, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert cli.main(["run", "toy/speed", "--preset", "gpu"]) == 0
     assert "may take hours" in capsys.readouterr().out
+    assert cli.main(["run", "toy/speed", "--preset", "gpu", "--device", "cpu"]) == 0
+    assert "may take hours" in capsys.readouterr().out
     assert cli.main(["run", "toy/speed", "--preset", "cpu"]) == 0
+    assert "may take hours" not in capsys.readouterr().out
+
+
+def test_another_preset_for_a_cpu_does_not_warn_of_hours(toy, capsys, monkeypatch):
+    made = sys.modules["minilab.toy.experiments"]
+    monkeypatch.setitem(made.presets, "two-cores", made.Preset("two-cores", device="cpu"))
+    assert cli.main(["run", "toy/speed", "--preset", "two-cores"]) == 0
     assert "may take hours" not in capsys.readouterr().out
 
 

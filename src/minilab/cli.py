@@ -139,11 +139,8 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.experiment}, preset {preset.name}, seed {preset.seed}, on {device}", flush=True)
     for name, value in changes.items():
         print(f"  with {name} {value}", flush=True)
-    if preset.name != "cpu" and preset.device == "auto" and device.type == "cpu":
-        print(
-            "no GPU was found, and this preset may take hours without one (--preset cpu takes minutes)",
-            flush=True,
-        )
+    if preset.name != "cpu" and experiment.presets[preset.name].device != "cpu" and device.type == "cpu":
+        print("this preset is for a GPU and may take hours on a CPU (--preset cpu takes minutes)", flush=True)
     started = time.perf_counter()
     record = experiment.run(preset)
     for name, value in changes.items():

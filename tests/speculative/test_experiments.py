@@ -113,7 +113,7 @@ def test_speed_divides_tokens_by_time_and_predicts_from_costs(records, pair):
             ("predicted_speedup", cost["verify"][str(K)]),
             ("predicted_speedup_free_verify", 1),
         ):
-            assert point[key] == pytest.approx(per_round / (K * cost["draft"] + verify), rel=1e-4)
+            assert point[key] == pytest.approx(per_round / (K * cost["draft"][str(K)] + verify), rel=1e-4)
 
 
 def test_acceptance_along_the_text_counts_a_round_where_it_began():

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,9 +13,19 @@ from minilab.core.records import Experiment, Record
 from minilab.core.timing import interleaved, product_rate, read_bandwidth, spread
 from minilab.nn.graphs import captured
 from minilab.speculative import experiments_speed, experiments_ssd, recipes, theory
-from minilab.speculative.decoding import Round, autoregressive, collect, speculative
+from minilab.speculative.decoding import (
+    Batch,
+    Round,
+    autoregressive,
+    collect,
+    prefill,
+    propose,
+    speculative,
+    verify,
+)
+from minilab.speculative.models import LanguageModel
 from minilab.speculative.pairs import Pair, fast, load_pair_for, prompts_for
-from minilab.speculative.sampling import Sampling
+from minilab.speculative.sampling import GREEDY, Sampling
 
 
 @dataclass(frozen=True)
@@ -171,8 +182,8 @@ def speed(preset: SpeedPreset) -> Record:
         curve.append({
             "K": K, "tokens_per_s": total / spread(seconds[str(K)])["median"], "speedup": spread(measured),
             "tokens_per_round": per_round,
-            "predicted_speedup": per_round / (K * cost["draft"] + cost["verify"][str(K)]),
-            "predicted_speedup_free_verify": per_round / (K * cost["draft"] + 1)})
+            "predicted_speedup": per_round / (K * cost["draft"][str(K)] + cost["verify"][str(K)]),
+            "predicted_speedup_free_verify": per_round / (K * cost["draft"][str(K)] + 1)})
     results = {"autoregressive_tokens_per_s": total / spread(plain)["median"], "curve": curve, "cost": cost}
     return Record.new(experiment="speculative/speed", preset=preset, results=results, started=started)
 
@@ -180,24 +191,31 @@ def speed(preset: SpeedPreset) -> Record:
 @torch.inference_mode()
 def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *, prefix: int = 96, repeats: int = 25
                ) -> dict:
-    """The theory's constants in units of one target step: a draft step, and a pass over K + 1 tokens."""
-    caches = {}
-    for role, model in (("target", pair.target), ("draft", pair.draft)):
-        caches[role] = model.new_cache(1, prefix + max(lookaheads) + 1)
-        model(torch.zeros(1, prefix, dtype=torch.long, device=device), cache=caches[role])
+    """The theory's constants for each lookahead K, in units of one target step: a draft step, a check of K + 1 tokens.
 
-    def one_pass(role: str, width: int) -> None:
-        model = pair.target if role == "target" else pair.draft
-        caches[role].rollback(prefix)
-        model(torch.zeros(1, width, dtype=torch.long, device=device), cache=caches[role])
+    All are timed as decoding launches them, greedily and with nothing else going on: a draft step is the Kth part of a
+    chain of K, which on a GPU is one launch.
+    """
+    batch = Batch([[0] * (prefix + 1)], 1, (), pair.target, pair.draft, lookahead=max(lookaheads))
+    caches = {model: prefill(model, batch.sequences, batch.capacity) for model in (pair.target, pair.draft)}
+    drafted = torch.zeros(1, max(lookaheads), dtype=torch.long, device=device)
 
-    found = interleaved({"step": lambda: one_pass("target", 1), "draft": lambda: one_pass("draft", 1),
-                         **{str(K): (lambda K=K: one_pass("target", K + 1)) for K in lookaheads}},
+    def chain(model: LanguageModel, K: int) -> None:
+        caches[model].rollback(prefix)
+        propose(model, caches[model], batch, [0] * K, GREEDY, None)
+
+    def check(K: int) -> None:
+        caches[pair.target].rollback(prefix)
+        verify(pair.target, caches[pair.target], GREEDY, None, batch.last(1), drafted[:, :K], None)
+
+    found = interleaved({"step": partial(chain, pair.target, 1),
+                         **{f"draft {K}": partial(chain, pair.draft, K) for K in lookaheads},
+                         **{f"verify {K}": partial(check, K) for K in lookaheads}},
                         repeats=repeats, warmup=2, device=device)
     median = {name: spread(t)["median"] for name, t in found.items()}
-    step = median.pop("step")
-    draft = median.pop("draft") / step
-    return {"target_step_s": step, "draft": draft, "verify": {K: t / step for K, t in median.items()}}
+    step = median["step"]
+    return {"target_step_s": step, "draft": {str(K): median[f"draft {K}"] / K / step for K in lookaheads},
+            "verify": {str(K): median[f"verify {K}"] / step for K in lookaheads}}
 
 
 EXPERIMENTS = {

@@ -99,7 +99,7 @@ HEADLINE = {
                           temperatures=(0.0,), threads=1, device="cpu"),
     "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=7, lookaheads=(2, 3, 4),
                                 ssd=((3, 8), (3, 16)), threads=1, device="cpu"),
-    "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=128, repeats=3, lookaheads=(1, 2, 3, 4, 6),
+    "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=256, repeats=3, lookaheads=(2, 3, 4, 6, 8),
                           ssd=((2, 12), (3, 16), (4, 20), (6, 28)), device="cuda"),
 }
 HEADLINE |= {
@@ -196,7 +196,7 @@ class RacePreset:
 
 
 RACE = {"cpu": RacePreset("cpu", threads=1, device="cpu"),
-        "gpu": RacePreset("gpu", new_tokens=256, K=4, K_sd=4, branches=20, pair="large", device="cuda")}
+        "gpu": RacePreset("gpu", new_tokens=256, K=4, K_sd=6, branches=20, pair="large", device="cuda")}
 
 
 @with_threads
