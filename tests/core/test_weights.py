@@ -172,7 +172,7 @@ def test_tied_weights_are_refused_and_views_are_not(tmp_path):
     "change, message",
     [
         ({"card": {"what": "x"}}, "lacks how_made, licence"),
-        ({"dtype": "fp8"}, "choose one of fp32, bf16, int8"),
+        ({"dtype": "fp8"}, "choose one of fp32, bf16, fp16, int8"),
         ({"state": {"w": torch.tensor([[1.0, float("nan")]])}}, "'w' holds NaN"),
         ({"path": "m.pt"}, r"go to a .safetensors file"),
     ],

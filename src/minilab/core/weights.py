@@ -2,7 +2,7 @@
 
 - Nothing is unpickled. A file is hashed before a byte of it is parsed, so damage shows as a message, not as a
   strange model.
-- Three storage types: fp32, bf16, and int8 with one scale for each output channel (row),
+- Four storage types: fp32, bf16, fp16 (more digits and less range: for data), and int8 with one scale a row,
   scale = max|row| / 127, w ≈ scale * round(w / scale). The error of a weight is then at most scale / 2.
 - Vectors (norms, biases) stay in fp32 beside int8 matrices: they are small, and each scales a whole layer.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from minilab.core.files import checkout_root, package_data, replacing
 
-STORED_TYPES = ("fp32", "bf16", "int8")
+STORED_TYPES = ("fp32", "bf16", "fp16", "int8")
 REQUIRED = ("what", "how_made", "licence")  # a card without these does not let a reader judge the weights
 
 
@@ -127,8 +127,11 @@ def _pack(name: str, tensor: Tensor, dtype: str) -> dict[str, Tensor]:
         return {name: tensor.contiguous()}
     if not torch.isfinite(tensor).all():
         raise ValueError(f"weight {name!r} holds NaN or infinity; the training that made it diverged")
-    if dtype == "bf16":
-        return {name: tensor.to(torch.bfloat16).contiguous()}
+    if dtype in ("bf16", "fp16"):
+        half = tensor.to(torch.bfloat16 if dtype == "bf16" else torch.float16)
+        if not torch.isfinite(half).all():
+            raise ValueError(f"{name!r} holds numbers beyond the range of {dtype}; store it as fp32")
+        return {name: half.contiguous()}
     if dtype == "fp32" or tensor.ndim < 2:
         return {name: tensor.float().contiguous()}
     rows = tensor.float().flatten(1)  # a convolution's output channel is a row too

@@ -1,0 +1,1 @@
+"""Diffusion model predictive control (D-MPC) on MuJoCo."""

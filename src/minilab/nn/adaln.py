@@ -1,0 +1,67 @@
+"""Transformer blocks that a condition steers: adaptive layer norm, begun at zero (AdaLN-zero).
+
+Peebles and Xie (2023). A vector c sets the shift and scale after each norm and a gate before each residual sum. The
+gates start at zero: the block is the identity at first, whatever its depth, and learns how much to say.
+
+Shapes: N sequences, T tokens, D width, C condition, K noise levels.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class AdaLNBlock(nn.Module):
+    """Attention and a feed-forward network, each x + gate(c) * f(norm(x) * (1 + scale(c)) + shift(c)).
+
+    With `causal` a token sees only those before it. Raises ValueError if the heads do not divide the width.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, condition: int, *, causal: bool = False) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads, self.causal = heads, causal
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.steer = nn.Linear(condition, 6 * width)
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, x: Float[Tensor, "N T D"], c: Float[Tensor, "N *T C"]) -> Float[Tensor, "N T D"]:
+        """`c` is one condition a sequence (N C) or one a token (N T C)."""
+        c = c if c.dim() == 3 else c[:, None]
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = self.steer(F.silu(c)).chunk(6, dim=-1)
+        x = x + gate * self._attend(self.norms[0](x) * (1 + scale) + shift)
+        h = self.norms[1](x) * (1 + scale_ff) + shift_ff
+        return x + gate_ff * self.down(F.gelu(self.up(h)))
+
+    def _attend(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
+        N, T, D = x.shape
+        q, k, v = self.qkv(x).view(N, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # N H T d
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(y.transpose(1, 2).reshape(N, T, D))
+
+
+class LevelEmbedding(nn.Module):
+    """A noise level k as a vector: sines and cosines of k at geometric frequencies, then a small network."""
+
+    def __init__(self, width: int, *, slowest: float = 1e4) -> None:
+        super().__init__()
+        self.register_buffer("frequency", slowest ** -(torch.arange(width // 2) / (width // 2)), persistent=False)
+        self.mix = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, k: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
+        angle = k[:, None] * self.frequency
+        return self.mix(torch.cat((angle.sin(), angle.cos()), dim=1).to(self.mix[0].weight.dtype))
+
+
+def positions(T: int, width: int, device=None) -> Float[Tensor, "T D"]:
+    """Fixed sine and cosine positions, added to tokens."""
+    frequency = torch.exp(-math.log(1e4) * torch.arange(0, width, 2, device=device) / width)
+    angle = torch.arange(T, device=device)[:, None] * frequency
+    return torch.cat((angle.sin(), angle.cos()), dim=1)
