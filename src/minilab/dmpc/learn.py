@@ -4,7 +4,6 @@ Shapes: B windows or states in a batch, F steps, S numbers in a state, A in an a
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,9 +74,7 @@ def learn(episodes: Episodes, recipe: Recipe, *, seed: int = 0, device: torch.de
     scales = Scales.of(windows)
     S, A = episodes.states.shape[-1], episodes.actions.shape[-1]
     torch.manual_seed(seed)
-    proposal = Proposal(recipe.proposal, S, A, scales).to(device)
-    dynamics = Dynamics(recipe.dynamics, S, A, scales).to(device)
-    value = Value(S, scales).to(device)
+    proposal, dynamics, value = (part.to(device) for part in blank(recipe, S, A, scales))
     for name, model in (("proposal", proposal), ("dynamics", dynamics)):
         fit(model, windows, recipe, seed=seed, checkpoint=folder and folder / f"{name}.safetensors")
     fit_value(value, episodes, recipe, seed=seed, checkpoint=folder and folder / "value.safetensors")
@@ -121,32 +118,35 @@ def _generator(device: torch.device, seed: int, step: int) -> torch.Generator:
 
 
 def _config(recipe: Recipe, steps: int, checkpoint: Path | None) -> TrainConfig:
-    return TrainConfig(steps=steps, lr=recipe.lr, weight_decay=1e-4, betas=(0.9, 0.999), warmup=min(recipe.warmup, steps),
-                       min_lr_ratio=0.05, clip=1.0, ema=recipe.ema, checkpoint=checkpoint, precision="fp32")
+    return TrainConfig(steps=steps, lr=recipe.lr, weight_decay=1e-4, betas=(0.9, 0.999), min_lr_ratio=0.05, clip=1.0,
+                       warmup=min(recipe.warmup, steps), ema=recipe.ema, checkpoint=checkpoint, precision="fp32")
 
 
 def save_models(models: Models, path: Path | str, *, what: str, how_made: str, dtype: str = "bf16") -> Path:
     """Write all three as one file with a card."""
-    state = {f"{name}.{key}": tensor for name, part in models.parts().items() for key, tensor in part.state_dict().items()}
+    parts = models.parts().items()
+    state = {f"{name}.{key}": tensor for name, part in parts for key, tensor in part.state_dict().items()}
     card = {"what": what, "how_made": how_made, "licence": LICENCE, "task": models.task,
-            "recipe": dataclasses.asdict(models.recipe)}
+            "dims": [models.dynamics.X, models.proposal.X], "recipe": dataclasses.asdict(models.recipe)}
     return save_weights(state, path, card=card, dtype=dtype)
 
 
 def load_models(path: Path | str, *, device: torch.device | str = "cpu") -> Models:
     """Read what `save_models` wrote, by path or by the name of an asset, once its hash is right."""
     state, card = load_weights(path, device=device)
-    recipe = _recipe(card["recipe"])
-    S, A = len(state["value.mean"]), state["proposal.network.body.leave.weight"].shape[0] // recipe.proposal.span \
-        if recipe.proposal.network.kind == "mlp" else state["proposal.network.leave.weight"].shape[0]
-    scales = Scales(torch.zeros(S), torch.ones(S), torch.ones(recipe.F, S))
-    parts = {"proposal": Proposal(recipe.proposal, S, A, scales), "dynamics": Dynamics(recipe.dynamics, S, A, scales),
-             "value": Value(S, scales)}
-    for name, part in parts.items():
+    recipe, (S, A) = _recipe(card["recipe"]), card["dims"]
+    scales = Scales(torch.zeros(S), torch.ones(S), torch.ones(recipe.F, S))  # the file has the real ones
+    models = Models(card["task"], recipe, *blank(recipe, S, A, scales))
+    for name, part in models.parts().items():
         own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
         part.load_state_dict(own)
-        part.to(device).eval().requires_grad_(False)
-    return Models(card["task"], recipe, **parts)
+        part.eval().requires_grad_(False)
+    return models.to(device)
+
+
+def blank(recipe: Recipe, S: int, A: int, scales: Scales) -> tuple[Proposal, Dynamics, Value]:
+    """The three networks before they learn."""
+    return Proposal(recipe.proposal, S, A, scales), Dynamics(recipe.dynamics, S, A, scales), Value(S, scales)
 
 
 def _recipe(fields: dict) -> Recipe:
