@@ -20,6 +20,7 @@ from minilab.core.weights import load_weights, save_weights
 from minilab.dmpc.envs import Task, task_named
 
 LICENCE = "CC0-1.0: simulated by minilab"
+PARTS = ("states", "actions", "rewards", "lengths", "fell")  # the tensors of a set
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,17 @@ class Episodes:
                         tuple(self.source[i] for i in at.tolist()))
 
     def to(self, device: torch.device | str) -> "Episodes":
-        parts = ("states", "actions", "rewards", "lengths", "fell")
-        return replace(self, **{part: getattr(self, part).to(device) for part in parts})
+        return replace(self, **{part: getattr(self, part).to(device) for part in PARTS})
 
     def split(self, held_out: float, generator: torch.Generator) -> tuple["Episodes", "Episodes"]:
-        """The set without a share of its episodes, and that share: no episode is in both."""
-        order = torch.randperm(len(self), generator=generator)
+        """The set without a share of its episodes, and that share: no episode is in both.
+
+        Raises ValueError if nothing would be left.
+        """
         n = max(1, round(held_out * len(self)))
+        if n >= len(self):
+            raise ValueError(f"{len(self)} episodes leave nothing to learn from when {n} are held out: make more")
+        order = torch.randperm(len(self), generator=generator)
         return self.rows(order[n:]), self.rows(order[:n])
 
 
@@ -67,17 +72,15 @@ def joined(sets: Sequence[Episodes]) -> Episodes:
     if len({(e.task, e.actions.shape[1:]) for e in sets}) != 1:
         raise ValueError("only sets of one task and one length can be joined, not "
                          + ", ".join(f"{e.task} of {tuple(e.actions.shape[1:])}" for e in sets))
-    parts = {part: torch.cat([getattr(e, part) for e in sets])
-             for part in ("states", "actions", "rewards", "lengths", "fell")}
+    parts = {part: torch.cat([getattr(e, part) for e in sets]) for part in PARTS}
     return Episodes(sets[0].task, **parts, source=sum((e.source for e in sets), ()))
 
 
 def save_episodes(episodes: Episodes, path: Path | str, *, what: str, how_made: str) -> Path:
     """Write a set and its card. float16 keeps three digits, less than the noise of any policy here."""
-    parts = ("states", "actions", "rewards", "lengths", "fell")
     card = {"what": what, "how_made": how_made, "licence": LICENCE, "task": episodes.task,
             "source": list(episodes.source)}
-    return save_weights({part: getattr(episodes, part) for part in parts}, path, card=card, dtype="fp16")
+    return save_weights({part: getattr(episodes, part) for part in PARTS}, path, card=card, dtype="fp16")
 
 
 def load_episodes(path: Path | str, task: Task | None = None) -> Episodes:
@@ -86,17 +89,20 @@ def load_episodes(path: Path | str, task: Task | None = None) -> Episodes:
     Raises FileNotFoundError if there is none, and ValueError if it is damaged or of another task than `task`.
     """
     tensors, card = load_weights(path)
+    if not {"task", "source"} <= card.keys() or tensors.keys() != set(PARTS):
+        raise ValueError(f"{path} does not hold episodes but {card['what']!r}")
     tensors["lengths"], tensors["fell"] = tensors["lengths"].long(), tensors["fell"].bool()
-    return checked_for(Episodes(card["task"], **tensors, source=tuple(card["source"])), task or task_named(card["task"]))
+    episodes = Episodes(card["task"], **tensors, source=tuple(card["source"]))
+    return checked_for(episodes, task or task_named(card["task"]))
 
 
 def checked_for(episodes: Episodes, task: Task) -> Episodes:
     """The set, if it is one of `task`. Raises ValueError if its name or its numbers' count say otherwise."""
-    dims = {"HalfCheetah-v5": (17, 6), "Hopper-v5": (11, 3), "Walker2d-v5": (17, 6)}[task.name]
+    dims = task.state_dim, task.action_dim
     found = episodes.states.shape[-1], episodes.actions.shape[-1]
     if (episodes.task, found) != (task.name, dims):
-        raise ValueError(f"these episodes are of {episodes.task} with {found[0]} numbers a state and {found[1]} an action; "
-                         f"{task.name} has {dims[0]} and {dims[1]}: load a set of that task")
+        raise ValueError(f"these episodes are of {episodes.task} with {found[0]} numbers a state and {found[1]} an "
+                         f"action; {task.name} has {dims[0]} and {dims[1]}: load a set of that task")
     return episodes
 
 
@@ -116,12 +122,13 @@ class Windows:
 
     def __init__(self, episodes: Episodes, F: int) -> None:
         if F < 1 or episodes.actions.shape[1] < F:
-            raise ValueError(f"windows of {F} steps do not fit episodes of {episodes.actions.shape[1]}: choose a horizon "
-                             f"from 1 to {episodes.actions.shape[1]}")
+            raise ValueError(f"windows of {F} steps do not fit episodes of {episodes.actions.shape[1]}: choose a "
+                             f"horizon from 1 to {episodes.actions.shape[1]}")
         self.episodes, self.F = episodes, F
         T = episodes.actions.shape[1]
         t = torch.arange(T, device=episodes.lengths.device)
-        last = torch.where(episodes.fell, episodes.lengths - 1, episodes.lengths - F).clamp(max=T - F)  # start of a window
+        # The last step at which a window may start.
+        last = torch.where(episodes.fell, episodes.lengths - 1, episodes.lengths - F).clamp(max=T - F)
         self.index = (t <= last[:, None]).nonzero()  # W 2: episode and step
         if not len(self.index):
             raise ValueError(f"no episode is {F} steps long: choose a shorter horizon")
@@ -182,7 +189,7 @@ class Scales:
     @classmethod
     def of(cls, windows: Windows, *, most: int = 50_000) -> "Scales":
         """Read off a set's windows (evenly spaced ones, if there are many); no scale is 0."""
-        which = torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()
+        which = torch.linspace(0, len(windows) - 1, min(most, len(windows)), dtype=torch.float64).long()
         w = windows.take(which.to(windows.index.device))
         change = (w.states - w.state[:, None]).square().mean(dim=0).sqrt()
         return cls(w.state.mean(dim=0), w.state.std(dim=0).clamp(min=1e-3), change.clamp(min=1e-3))

@@ -1,10 +1,10 @@
 """The tasks, and a simulator that steps many copies of a body at once.
 
 Each task is one of Gymnasium's MuJoCo environments, version 5: same body, observation, reward and end of an episode
-(a test holds the two to each other). Two things are our choice. Hopper and Walker2d are controlled every 0.032 s instead
-of every 0.008 s, so that a plan of 16 actions looks half a second ahead. And a reward is a function of states and actions
-that a planner can be given at run time, so it reads the speed off the state, where Gymnasium divides a distance by a
-time.
+(a test holds the two to each other). Two things are our choice. Hopper and Walker2d are controlled every 0.032 s
+instead of every 0.008 s, so that a plan of 16 actions looks half a second ahead. And a reward is a function of states
+and actions that a planner can be given at run time, so it reads the speed off the state, where Gymnasium divides a
+distance by a time.
 
 Shapes: B copies, N candidates a copy, F steps ahead, S numbers in an observation ("state"), A in an action.
 """
@@ -31,6 +31,8 @@ class Task:
     body: str  # Gymnasium's file
     frame_skip: int  # physics steps under one action
     timestep: float  # seconds of one physics step
+    state_dim: int  # S
+    action_dim: int  # A
     ctrl_cost: float  # times the sum of squared actions
     alive: float  # reward of a step that ends upright
     reset_noise: float
@@ -60,19 +62,19 @@ class Task:
     def normalized(self, returns: Float[Tensor, "*b"], steps: int) -> Float[Tensor, "*b"]:
         """D4RL's score, 0 for a random policy and 100 for its expert, of returns over `steps` actions.
 
-        Its references are returns over 1000 actions of Gymnasium's length; they are scaled to the time simulated.
+        Its references are returns over 1000 actions. A reward is of one step, whatever its length, so returns over
+        fewer steps, or over the longer steps that we take with Hopper and Walker2d, compare by their mean a step.
         """
-        share = steps * self.frame_skip / (1000 * GYM_FRAME_SKIP[self.name])
+        share = steps / 1000
         return 100 * (returns / share - self.random_return) / (self.expert_return - self.random_return)
 
 
-GYM_FRAME_SKIP = {"HalfCheetah-v5": 5, "Hopper-v5": 4, "Walker2d-v5": 4}
-HALF_CHEETAH = Task("HalfCheetah-v5", "half_cheetah.xml", 5, 0.01, ctrl_cost=0.1, alive=0.0, reset_noise=0.1,
+HALF_CHEETAH = Task("HalfCheetah-v5", "half_cheetah.xml", 5, 0.01, 17, 6, ctrl_cost=0.1, alive=0.0, reset_noise=0.1,
                     normal_velocities=True, random_return=-280.178953, expert_return=12135.0)
-HOPPER = Task("Hopper-v5", "hopper.xml", 16, 0.002, ctrl_cost=1e-3, alive=1.0, reset_noise=5e-3,
+HOPPER = Task("Hopper-v5", "hopper.xml", 16, 0.002, 11, 3, ctrl_cost=1e-3, alive=1.0, reset_noise=5e-3,
               normal_velocities=False, random_return=-20.272305, expert_return=3234.3, velocity_limit=10.0,
               z=(0.7, float("inf")), angle=(-0.2, 0.2))
-WALKER = Task("Walker2d-v5", "walker2d_v5.xml", 16, 0.002, ctrl_cost=1e-3, alive=1.0, reset_noise=5e-3,
+WALKER = Task("Walker2d-v5", "walker2d_v5.xml", 16, 0.002, 17, 6, ctrl_cost=1e-3, alive=1.0, reset_noise=5e-3,
               normal_velocities=False, random_return=1.629008, expert_return=4592.3, velocity_limit=10.0,
               z=(0.8, 2.0), angle=(-1.0, 1.0))
 TASKS = {task.name: task for task in (HALF_CHEETAH, HOPPER, WALKER)}
@@ -145,10 +147,10 @@ class Simulator:
         return _observed(self.task, self._qpos, self._qvel)
 
     def step(self, actions: Float[Tensor, "B A"]) -> Step:
-        """Hold an action for `frame_skip` physics steps. Raises ValueError for another shape or a number that is NaN."""
+        """Hold an action for `frame_skip` physics steps. Raises ValueError for another shape or a NaN."""
         if actions.shape != self._ctrl.shape:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, and {self.task.name} with {self.copies} copies "
-                             f"takes {tuple(self._ctrl.shape)}")
+            raise ValueError(f"actions have shape {tuple(actions.shape)}, and {self.task.name} with {self.copies} "
+                             f"copies takes {tuple(self._ctrl.shape)}")
         if not actions.isfinite().all():
             raise ValueError("an action is NaN or infinite: look at what the policy was given")
         actions, was = actions.detach().cpu().clamp(-1, 1), self._qpos[:, 0].copy()
