@@ -1,10 +1,12 @@
 """Planners on problems whose best actions are known."""
 
+import math
+
 import pytest
 import torch
 
 from minilab.planning.rank import sample_score_rank
-from minilab.planning.shooting import Gaussian, cem, mppi, shifted
+from minilab.planning.shooting import Gaussian, averaged, cem, mppi, shifted
 
 B, F, A = 3, 4, 2
 TARGET = torch.linspace(-0.8, 0.8, B * F * A).view(B, F, A)
@@ -98,3 +100,12 @@ def test_a_shifted_plan_drops_what_was_run_and_repeats_its_end():
     block = torch.arange(4.0).view(1, 4, 1)
     assert shifted(block, 1).flatten().tolist() == [1, 2, 3, 3]
     assert shifted(block, 4).flatten().tolist() == [3, 3, 3, 3]
+
+
+def test_the_average_of_blocks_is_weighted_by_the_exponential_of_their_scores():
+    actions = torch.tensor([0.0, 1.0, 5.0]).view(1, 3, 1, 1)
+    for temperature in (1.0, 0.5):
+        e = math.exp(1 / temperature)
+        mean = averaged(actions, torch.tensor([[0.0, 1.0, -1e9]]), temperature)
+        assert float(mean) == pytest.approx(e / (1 + e))
+    assert float(averaged(actions, torch.full((1, 3), 7.0), 1.0)) == pytest.approx(2.0)

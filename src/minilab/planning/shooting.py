@@ -61,9 +61,14 @@ def mppi(evaluate: Evaluate, start: Gaussian, *, samples: int, temperature: floa
     law = start
     for _ in range(iterations):
         actions = law.draw(samples, low, high, generator)
-        weights = (checked(evaluate(actions), actions) / temperature).softmax(dim=1)  # B N
-        law = Gaussian(torch.einsum("bn,bnfa->bfa", weights, actions), law.std)
+        law = Gaussian(averaged(actions, checked(evaluate(actions), actions), temperature), law.std)
     return law
+
+
+def averaged(actions: Float[Tensor, "B N F A"], scores: Float[Tensor, "B N"], temperature: float
+             ) -> Float[Tensor, "B F A"]:
+    """MPPI's mean of blocks, weighted by softmax(score / temperature)."""
+    return torch.einsum("bn,bnfa->bfa", (scores / temperature).softmax(dim=1), actions)
 
 
 def shifted(block: Float[Tensor, "B F A"], steps: int) -> Float[Tensor, "B F A"]:
