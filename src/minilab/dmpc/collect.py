@@ -49,7 +49,7 @@ class Sizes:
     noise: float = 0.3  # the strongest blur of an action
     oracle: OracleConfig = field(default_factory=OracleConfig)
     shard: int = 50  # episodes that are made side by side
-    seed: int = 0
+    seed: int = 0  # of the episodes; a search has its own
 
 
 CPU = Sizes(episodes=100)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from minilab.dmpc.bodies import load_body
 
+TOO_FAR = 1e3  # no sound body here moves or turns so fast, and MuJoCo itself objects only at 1e10
 BEGINNING = 1.0  # time at which an episode starts; MuJoCo sets it to 0 when it resets an unstable simulation
 
 
@@ -27,7 +28,7 @@ BEGINNING = 1.0  # time at which an episode starts; MuJoCo sets it to 0 when it 
 class Task:
     """What is simulated and what counts. Positions come first in an observation, then velocities."""
 
-    name: str
+    name: str  # Gymnasium's, and "@" and the frame skip where it is not the one below
     body: str  # Gymnasium's file
     frame_skip: int  # physics steps under one action
     timestep: float  # seconds of one physics step
@@ -42,6 +43,11 @@ class Task:
     velocity_limit: float = float("inf")  # observed velocities are cut to this
     z: tuple[float, float] = (-float("inf"), float("inf"))  # heights and angles of the torso that count as upright
     angle: tuple[float, float] = (-float("inf"), float("inf"))
+
+    @property
+    def environment(self) -> str:
+        """Gymnasium's name."""
+        return self.name.partition("@")[0]
 
     @property
     def dt(self) -> float:
@@ -81,10 +87,17 @@ TASKS = {task.name: task for task in (HALF_CHEETAH, HOPPER, WALKER)}
 
 
 def task_named(name: str) -> Task:
-    """The task called `name`. Raises ValueError with those that there are."""
-    if name not in TASKS:
-        raise ValueError(f"no task {name!r}; choose one of {', '.join(TASKS)}")
-    return TASKS[name]
+    """The task called `name`; "Hopper-v5@4" has a frame skip of 4. Raises ValueError with those that there are."""
+    environment, at, frame_skip = name.partition("@")
+    if environment not in TASKS or at and not (frame_skip.isdecimal() and int(frame_skip)):
+        raise ValueError(f"no task {name!r}; choose one of {', '.join(TASKS)}, with @ and a frame skip if you like")
+    return with_frame_skip(TASKS[environment], int(frame_skip)) if at else TASKS[environment]
+
+
+def with_frame_skip(task: Task, frame_skip: int) -> Task:
+    """The same task with shorter or longer actions. Its name says so, so that no data are taken for the other's."""
+    usual = TASKS[task.environment].frame_skip == frame_skip
+    return replace(task, name=task.environment if usual else f"{task.environment}@{frame_skip}", frame_skip=frame_skip)
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ class Simulator:
         with _quiet():
             self.batch.step(nstep=self.task.frame_skip)
         state = self.observe()
-        unstable = torch.from_numpy(self._time < BEGINNING) | ~state.isfinite().all(dim=1)
+        unstable = ~_sound(self._time, state)
         speed = torch.from_numpy((self._qpos[:, 0] - was) / self.task.dt).float()
         upright = self.task.upright(state) & ~unstable
         reward = speed - self.task.ctrl_cost * actions.square().sum(dim=1) + self.task.alive * upright
@@ -167,22 +180,34 @@ class Simulator:
     def imagine(self, actions: Float[Tensor, "B N F A"], physics: np.ndarray | None = None) -> Float[Tensor, "B N F S"]:
         """What the physics makes of N blocks of actions for each copy: the true dynamics, as an oracle.
 
-        It starts from where the copies are, or from the rows of `physics`, and moves none of them.
+        It starts from where the copies are, or from the rows of `physics`, and moves none of them. Where the physics
+        blows up, the last state before that is repeated.
         """
         B, N, F, A = actions.shape
         oracle = Simulator(self.task, B * N, model=self.model, threads=self.threads)
-        oracle.place(np.repeat(self.physics if physics is None else physics, N, axis=0))
+        now = oracle.place(np.repeat(self.physics if physics is None else physics, N, axis=0))  # BN S
+        clock = mujoco.mjtState.mjSTATE_TIME.value
         u = actions.detach().cpu().clamp(-1, 1).double().reshape(B * N, F, A)
         u = u.repeat_interleave(self.task.frame_skip, dim=1).numpy()
         with _quiet():
-            seen = oracle.batch.rollout(u.shape[1], u, record=("qpos", "qvel"))
+            seen = oracle.batch.rollout(u.shape[1], u, record=("qpos", "qvel", clock))
         last = slice(self.task.frame_skip - 1, None, self.task.frame_skip)
-        return _observed(self.task, seen["qpos"][:, last], seen["qvel"][:, last]).reshape(B, N, F, -1)
+        states = _observed(self.task, seen["qpos"][:, last], seen["qvel"][:, last])  # BN F S
+        good = _sound(seen[clock][:, last, 0], states)
+        if not good.all():
+            kept = torch.arange(1, F + 1).minimum(good.cumprod(dim=1).sum(dim=1, keepdim=True))  # BN F
+            states = torch.cat((now[:, None], states), dim=1)[torch.arange(B * N)[:, None], kept]
+        return states.reshape(B, N, F, -1)
 
 
 def _observed(task: Task, qpos: np.ndarray, qvel: np.ndarray) -> Tensor:
     velocity = qvel.clip(-task.velocity_limit, task.velocity_limit)
     return torch.from_numpy(np.concatenate((qpos[..., 1:], velocity), axis=-1)).float()
+
+
+def _sound(time: np.ndarray, state: Float[Tensor, "*b S"]) -> Bool[Tensor, "*b"]:
+    """Whether the physics held: nothing was reset, and no number is NaN or absurd."""
+    return torch.from_numpy(time >= BEGINNING) & (state.abs() < TOO_FAR).all(dim=-1)
 
 
 class _quiet:
@@ -194,8 +219,3 @@ class _quiet:
 
     def __exit__(self, *error) -> None:
         mujoco.set_mju_user_warning(self._before)
-
-
-def with_frame_skip(task: Task, frame_skip: int) -> Task:
-    """The same task with shorter or longer actions."""
-    return replace(task, frame_skip=frame_skip)

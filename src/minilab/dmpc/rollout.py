@@ -5,7 +5,7 @@ Shapes: B copies, T steps, S numbers in a state, A in an action.
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from minilab.dmpc.data import Episodes
 from minilab.dmpc.envs import Simulator
 
 
+@runtime_checkable
 class Controller(Protocol):
     """Anything that acts: a policy, or a planner."""
 
