@@ -99,8 +99,8 @@ HEADLINE = {
                           temperatures=(0.0,), threads=1, device="cpu"),
     "two-cores": HeadlinePreset("two-cores", prompts=4, new_tokens=64, repeats=7, lookaheads=(2, 3, 4),
                                 ssd=((3, 8), (3, 16)), threads=1, device="cpu"),
-    "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=256, repeats=3, lookaheads=(2, 3, 4, 6, 8),
-                          ssd=((2, 12), (3, 16), (4, 20), (6, 28)), device="cuda"),
+    "gpu": HeadlinePreset("gpu", prompts=4, new_tokens=256, repeats=3, lookaheads=(2, 3, 4, 6, 8, 12, 16),
+                          ssd=((2, 12), (3, 16), (4, 20), (6, 28), (8, 36)), device="cuda"),
 }
 HEADLINE |= {
     "gpu-large": replace(HEADLINE["gpu"], name="gpu-large", pair="large"),
