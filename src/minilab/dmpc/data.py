@@ -150,6 +150,19 @@ class Windows:
         return self.take(which.to(self.index.device))
 
 
+class Mixture:
+    """Windows of which a share comes from one set and the rest from another."""
+
+    def __init__(self, one: Windows, other: Windows, share: float) -> None:
+        self.one, self.other, self.share = one, other, share
+        self.F, self.index, self.episodes = one.F, one.index, one.episodes
+
+    def draw(self, n: int, generator: torch.Generator) -> Window:
+        ones = round(self.share * n)
+        parts = self.one.draw(ones, generator), self.other.draw(n - ones, generator)
+        return Window(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+
+
 def returns_to_go(rewards: Float[Tensor, "E T"], discount: float) -> Float[Tensor, "E T"]:
     """sum_i discount^i r_{t+i} from each step to the end of its array."""
     out, total = torch.empty_like(rewards), torch.zeros_like(rewards[:, 0])

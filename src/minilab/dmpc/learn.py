@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minilab.core.train import TrainConfig, TrainLog, train
 from minilab.core.weights import load_weights, save_weights
-from minilab.dmpc.data import LICENCE, Episodes, Scales, Windows, value_targets
+from minilab.dmpc.data import LICENCE, Episodes, Mixture, Scales, Windows, value_targets
 from minilab.dmpc.models import Dynamics, ModelConfig, Proposal, Value
 from minilab.dmpc.networks import PAPER, NetworkConfig
 
@@ -81,9 +81,9 @@ def learn(episodes: Episodes, recipe: Recipe, *, seed: int = 0, device: torch.de
     return Models(episodes.task, recipe, *(m.eval().requires_grad_(False) for m in (proposal, dynamics, value)))
 
 
-def fit(model: Proposal | Dynamics, windows: Windows, recipe: Recipe, *, seed: int = 0, steps: int | None = None,
+def fit(model: nn.Module, windows: Windows | Mixture, recipe: Recipe, *, seed: int = 0, steps: int | None = None,
         checkpoint: Path | None = None) -> TrainLog:
-    """Train a block model in place on windows as long as its span (or longer ones, of which it reads the beginning)."""
+    """Train a model in place that has a `training_loss` of windows as long as its `config.span`."""
     span, device = model.config.span, windows.index.device
     windows = windows if windows.F == span else Windows(windows.episodes, span)
 
@@ -151,7 +151,7 @@ def blank(recipe: Recipe, S: int, A: int, scales: Scales) -> tuple[Proposal, Dyn
 
 def _recipe(fields: dict) -> Recipe:
     def model(f: dict) -> ModelConfig:
-        return ModelConfig(**{**f, "network": NetworkConfig(**f["network"])})
+        return ModelConfig(**{**f, "network": NetworkConfig(**f["network"]), "hidden": tuple(f["hidden"])})
 
     return Recipe(**{**fields, "proposal": model(fields["proposal"]), "dynamics": model(fields["dynamics"])})
 

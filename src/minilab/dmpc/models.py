@@ -38,6 +38,7 @@ class ModelConfig:
     steps: int = 10  # calls of the network for a sample
     eta: float = 1.0  # 1 draws like DDPM, 0 like DDIM
     clip: float = 1.0  # bound of the estimates
+    hidden: tuple[int, ...] = ()  # numbers of the present state that the model is not shown
 
 
 class BlockModel(nn.Module):
@@ -50,6 +51,9 @@ class BlockModel(nn.Module):
         self.register_buffer("abar", cosine_schedule(config.levels))
         self.register_buffer("mean", scales.mean.clone())
         self.register_buffer("std", scales.std.clone())
+        shown = torch.ones(S)
+        shown[list(config.hidden)] = 0
+        self.register_buffer("shown", shown, persistent=False)
 
     def loss(self, block: Float[Tensor, "B F X"], state: Float[Tensor, "B S"], along: Float[Tensor, "B F Y"] | None,
              generator: torch.Generator | None) -> Float[Tensor, ""]:
@@ -68,7 +72,7 @@ class BlockModel(nn.Module):
                       generator=generator)
 
     def _given(self, state: Tensor, along: Tensor | None) -> partial:
-        return partial(self.network, state=(state - self.mean) / self.std, along=along)
+        return partial(self.network, state=self.shown * (state - self.mean) / self.std, along=along)
 
     def _regress(self, given: partial, n: int) -> Tensor:
         """The network at pure noise, with the noise left out."""

@@ -1,0 +1,93 @@
+"""The experiments of chapter 2: their names, and the first of them, the fixed reward."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Experiment, Record
+from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan
+from minilab.dmpc.contest import Contest
+from minilab.dmpc.envs import Simulator
+from minilab.dmpc.learn import papers
+from minilab.dmpc.oracle import Oracle
+from minilab.dmpc.rewards import planned, run
+from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, statistics, trained
+
+
+@dataclass(frozen=True)
+class FixedPreset:
+    name: str
+    setting: Setting
+    tiers: tuple[str, ...] = ("medium", "mixed", "expert-mix")
+    oracle_episodes: int = 8
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+FIXED = {
+    "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), oracle_episodes=2,
+                       device="cpu"),
+    "two-cores": FixedPreset("two-cores", Setting(LAPTOP, episodes=12, steps=100),
+                             tiers=("mixed",), oracle_episodes=4, device="cpu"),
+    "gpu": FixedPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
+    "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),
+                             device="cuda"),
+}
+
+
+@with_threads
+def fixed(preset: FixedPreset) -> Record:
+    """Returns of D-MPC and of its rivals under the task's own reward, on each tier of data, beside the data's own."""
+    started = time.perf_counter()
+    device, tiers = pick_device(preset.device), {}
+    oracle = _oracle(preset)
+    for tier in preset.tiers:
+        setting = replace(preset.setting, tier=tier)
+        behavior = statistics(setting.data()[0])
+        scale = setting.steps / setting.data()[0].actions.shape[1]  # episodes of data are longer than those played
+        behavior |= {part: scale * behavior[part] for part in ("mean", "p90", "best")}
+        returns, seconds = {}, {}
+        for seed in setting.seeds:
+            contest = Contest(setting, trained(setting, seed, device), seed)
+            for name, contender in contest.systems().items():
+                run_ = play(contender(), setting, seed=seed, desc=f"{tier}, {name}")
+                returns.setdefault(name, []).append(run_.returns.tolist())
+                seconds[name] = run_.act_s / setting.steps
+        means = {name: interval(per_seed) for name, per_seed in returns.items()}
+        tiers[tier] = {"behavior": behavior, "returns": means, "per_seed": returns,
+                       "act_s": seconds, "scores": _scores(means, behavior["mean"], oracle, setting)}
+    return Record.new(experiment="dmpc/fixed", preset=preset, results={"tiers": tiers, "oracle": oracle},
+                      started=started)
+
+
+def _oracle(preset: FixedPreset) -> float:
+    """The mean return of model predictive control in the simulator itself."""
+    setting = preset.setting
+    simulator = Simulator(setting.body, preset.oracle_episodes)
+    controller = Oracle(simulator, planned(run(setting.body), discount=1.0, falls=setting.body), seed=preset.seed)
+    return float(play(controller, setting, simulator=simulator, desc="oracle").returns.mean())
+
+
+def _scores(means: dict[str, dict], behavior: float, oracle: float, setting: Setting) -> dict[str, dict]:
+    """Each mean and interval twice: with the behavior as 0 and the oracle as 100, and as D4RL normalizes."""
+    def both(x: float) -> dict[str, float]:
+        return {"ours": 100 * (x - behavior) / (oracle - behavior),
+                "d4rl": float(setting.body.normalized(torch.tensor(x), setting.steps))}
+
+    return {name: {part: both(x) for part, x in found.items()} for name, found in means.items()}
+
+
+EXPERIMENTS = {
+    "data": Experiment(experiments_data.data, experiments_data.DATA),
+    "fixed": Experiment(fixed, FIXED),
+    "compounding": Experiment(experiments_model.compounding, experiments_model.COMPOUNDING),
+    "wishes": Experiment(experiments_change.wish, experiments_change.WISHES),
+    "defect": Experiment(experiments_change.defect, experiments_change.DEFECT),
+    "ablation": Experiment(experiments_plan.ablation, experiments_plan.ABLATION),
+    "effort": Experiment(experiments_plan.effort, experiments_plan.EFFORT),
+    "distill": Experiment(experiments_plan.distill, experiments_plan.DISTILL),
+    "speed": Experiment(experiments_plan.speed, experiments_plan.SPEED),
+}

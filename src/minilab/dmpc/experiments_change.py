@@ -1,0 +1,213 @@
+"""What D-MPC was made for: a reward that it hears of at run time, and a body that breaks."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Record
+from minilab.dmpc import bodies, rewards
+from minilab.dmpc.adapt import Play, adapted, play_data, prediction_error, tuned
+from minilab.dmpc.agent import Planner, dmpc
+from minilab.dmpc.contest import Contest
+from minilab.dmpc.envs import Simulator, Task
+from minilab.dmpc.learn import Models, small
+from minilab.dmpc.oracle import Oracle
+from minilab.dmpc.rewards import Reward, planned
+from minilab.dmpc.rollout import Run
+from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
+from minilab.dmpc.support import Support
+
+WALKING = small(steps=8000, fall_cost=20.0)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A reward to ask for at run time, and the quantity that tells whether it was granted."""
+
+    reward: Reward
+    measure: Callable[[Float[Tensor, "*b S"]], Float[Tensor, "*b"]]
+    target: float | None  # None: as much as possible
+    unit: str
+
+
+def wishes(task: Task) -> dict[str, Wish]:
+    """Objectives for one model, none of which it was trained for but the first."""
+    q = rewards.quantities(torch.zeros(task.state_dim))
+    found = {"run": Wish(rewards.run(task), q.speed, None, "m/s")}
+    for v in (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0):
+        found[f"speed {v:g}"] = Wish(rewards.track_speed(v), q.speed, v, "m/s")
+    for angle in (-0.4, 0.0, 0.4):
+        found[f"pitch {angle:g}"] = Wish(rewards.track_pitch(angle), q.pitch, angle, "rad")
+    rest = 0.0 if not task.falls else 1.25  # where z is zero at rest, or the torso's height above the ground
+    for z in (-0.1, 0.0, 0.1, 0.2):
+        found[f"height {z:+g}"] = Wish(rewards.track_height(rest + z), q.height, rest + z, "m")
+    return found
+
+
+@dataclass(frozen=True)
+class WishesPreset:
+    name: str
+    setting: Setting
+    ask: tuple[str, ...] | None = None  # names of wishes; None asks for all
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+WISHES = {
+    "cpu": WishesPreset("cpu", Setting(QUICK, tier="diverse", episodes=4, steps=40, n=16), ask=("run", "speed 0"),
+                        device="cpu"),
+    "two-cores": WishesPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=8, steps=100),
+                              ask=("run", "speed -1", "speed 0", "speed 1", "speed 2", "pitch 0.4", "height +0.1"),
+                              device="cpu"),
+    "gpu": WishesPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=64),
+                        device="cuda"),
+    "gpu-walker": WishesPreset("gpu-walker", Setting(WALKING, task="Walker2d-v5", tier="diverse", size="full",
+                                                     seeds=(0, 1, 2), n=64), device="cuda"),
+}
+
+
+@with_threads
+def wish(preset: WishesPreset) -> Record:
+    """One model, many rewards that it hears of at run time: what was asked for and what came, Diffuser beside it."""
+    started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
+    asked = {name: wish for name, wish in wishes(setting.body).items() if preset.ask is None or name in preset.ask}
+    found: dict[str, dict[str, dict[str, list]]] = {name: {} for name in asked}
+    support = Support.of(setting.data()[0], torch.Generator().manual_seed(preset.seed))
+    for seed in setting.seeds:
+        contest = Contest(setting, trained(setting, seed, device), seed)
+        joint = contest.joint()
+        for name, wish in asked.items():
+            # The value was learned for running: it counts there and nowhere else.
+            objective = contest.objective if name == "run" else planned(
+                wish.reward, discount=1.0, falls=setting.body, fall_cost=setting.recipe.fall_cost)
+            rivals = {"D-MPC": dmpc(contest.models, objective, n=setting.n, every=setting.every, seed=seed),
+                      "Diffuser": contest.guided(joint, objective),
+                      "no planning": dmpc(contest.models, objective, n=1, every=setting.every, seed=seed)}
+            for who, controller in rivals.items():
+                run = play(controller, setting, seed=seed, desc=f"{name}, {who}")
+                cell = found[name].setdefault(who, {"achieved": [], "reward": [], "familiar": []})
+                cell["achieved"].append(achieved(run, wish).tolist())
+                cell["reward"].append(granted(run, wish).tolist())
+                if isinstance(controller, Planner):
+                    cell["familiar"].append(support.familiar(controller.last))
+    rows = {name: {"target": asked[name].target, "unit": asked[name].unit,
+                   **{who: {"achieved": interval(cell["achieved"]), "reward": interval(cell["reward"]),
+                            "familiar": sum(cell["familiar"]) / max(len(cell["familiar"]), 1)}
+                      for who, cell in rivals.items()}} for name, rivals in found.items()}
+    return Record.new(experiment="dmpc/wishes", preset=preset, results={"wishes": rows}, started=started)
+
+
+def achieved(run: Run, wish: Wish) -> Float[Tensor, "B"]:
+    """The mean of the quantity over each episode's second half, when the start is forgotten."""
+    steps = torch.arange(run.episodes.actions.shape[1])
+    late = (steps >= run.episodes.lengths[:, None] // 2) & (steps < run.episodes.lengths[:, None])
+    return (wish.measure(run.episodes.states[:, 1:]) * late).sum(dim=1) / late.sum(dim=1)
+
+
+def granted(run: Run, wish: Wish) -> Float[Tensor, "B"]:
+    """The mean reward of a step of each episode, by the wish's own measure; nothing for the steps after a fall."""
+    e = run.episodes
+    rewards = wish.reward(e.states[:, :-1], e.actions, e.states[:, 1:])
+    valid = torch.arange(rewards.shape[1]) < e.lengths[:, None]
+    return (rewards * valid).sum(dim=1) / rewards.shape[1]
+
+
+def defects(task: Task) -> dict[str, mujoco.MjModel]:
+    """Bodies with something wrong. Walker2d's ankle is the paper's case; how much torque it kept is not known."""
+    whole = bodies.load_body(task.body)
+    if task.body == "half_cheetah.xml":
+        return {"weak back thigh": bodies.weaken(whole, "bthigh", 0.3),
+                "dead back foot": bodies.weaken(whole, "bfoot", 0),
+                "reversed front thigh": bodies.weaken(whole, "fthigh", -1),
+                "slippery": bodies.scale_friction(whole, 0.3), "heavy torso": bodies.scale_mass(whole, "torso", 2.0)}
+    return {"dead left ankle": bodies.weaken(whole, "foot_left_joint", 0),
+            "reversed left ankle": bodies.weaken(whole, "foot_left_joint", -1)}
+
+
+@dataclass(frozen=True)
+class DefectPreset:
+    name: str
+    setting: Setting
+    play: Play = Play()
+    broken: tuple[str, ...] | None = None  # names of defects; None takes all
+    oracle_episodes: int = 4
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+DEFECT = {
+    "cpu": DefectPreset("cpu", Setting(QUICK, tier="diverse", episodes=4, steps=30, n=8),
+                        Play(episodes=8, steps=40, updates=100), broken=("dead back foot",), oracle_episodes=1,
+                        device="cpu"),
+    "two-cores": DefectPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=12, steps=100),
+                              Play(episodes=50, updates=1000), device="cpu"),
+    "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=64),
+                        Play(updates=4000), device="cuda"),
+}
+
+
+@with_threads
+def defect(preset: DefectPreset) -> Record:
+    """Scores before and after a body breaks, after its dynamics were learned anew, and with controls."""
+    started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
+    broken = {name: body for name, body in defects(setting.body).items()
+              if preset.broken is None or name in preset.broken}
+    returns: dict[str, dict[str, list]] = {name: {} for name in ("intact", *broken)}
+    errors: dict[str, dict[str, list]] = {name: {} for name in broken}
+    for seed in setting.seeds:
+        models = trained(setting, seed, device)
+        contest = Contest(setting, models, seed)
+        joint, old = contest.joint(), setting.data()[0]
+
+        def score(where: str, row: str, controller, body: mujoco.MjModel | None = None, *, s=seed, **options) -> None:
+            run = play(controller, setting, seed=s, model=body, desc=f"{where}, {row}", **options)
+            returns[where].setdefault(row, []).append(run.returns.tolist())
+
+        score("intact", "D-MPC", _planner(models, setting, seed))
+        score("intact", "Diffuser", contest.guided(joint))
+        for name, body in broken.items():
+            new = play_data(dmpc(models, setting.objective(models), n=16, every=setting.every, seed=seed), setting.task,
+                            body, preset.play, seed)
+            retold = adapted(models, old, new, preset.play, seed=seed)
+            both = adapted(retold, old, new, preset.play, seed=seed, part="proposal")
+            for when, m in (("before", models), ("after", retold)):
+                errors[name].setdefault(when, []).append(prediction_error(m, new))
+            score(name, "D-MPC before", _planner(models, setting, seed), body)
+            score(name, "dynamics adapted", _planner(retold, setting, seed), body)
+            score(name, "dynamics and proposal adapted", _planner(both, setting, seed), body)
+            score(name, "Diffuser before", contest.guided(joint), body)
+            rejoined = tuned(joint, old, new, setting.recipe, preset.play, seed=seed)
+            score(name, "Diffuser adapted", contest.guided(rejoined), body)
+            world = Simulator(setting.body, setting.episodes, model=body)
+            perfect = _planner(models, setting, seed)
+            perfect.predict = lambda state, actions, w=world: w.imagine(actions).to(actions.device)
+            score(name, "the true dynamics", perfect, simulator=world)
+    for name, body in broken.items():
+        world = Simulator(setting.body, preset.oracle_episodes, model=body)
+        oracle = Oracle(world, planned(rewards.run(setting.body), discount=1.0, falls=setting.body))
+        run = play(oracle, setting, simulator=world, desc=f"{name}, oracle")
+        returns[name]["oracle, no proposal"] = [run.returns.tolist()]
+    means = {name: {row: interval(groups) for row, groups in rows.items()} for name, rows in returns.items()}
+    results = {"returns": means,
+               "error": {name: {when: sum(e) / len(e) for when, e in rows.items()} for name, rows in errors.items()},
+               "recovered": {name: _recovered(rows) for name, rows in returns.items() if name != "intact"}}
+    return Record.new(experiment="dmpc/defect", preset=preset, results=results, started=started)
+
+
+def _planner(models: Models, setting: Setting, seed: int) -> Planner:
+    return dmpc(models, setting.objective(models), n=setting.n, every=setting.every, seed=seed)
+
+
+def _recovered(rows: dict[str, list]) -> float | None:
+    """What adapting the dynamics won, as a share of what the true dynamics would have; None if that is nothing."""
+    names = "D-MPC before", "dynamics adapted", "the true dynamics"
+    before, after, best = (sum(map(sum, rows[row])) for row in names)
+    return (after - before) / (best - before) if best > before else None

@@ -1,0 +1,224 @@
+"""What the planner is made of, how hard it must look, how fast it is, and what is left when a network imitates it."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Record
+from minilab.core.timing import interleaved, product_rate, spread
+from minilab.dmpc.agent import dmpc
+from minilab.dmpc.baselines import diffuser
+from minilab.dmpc.contest import Contest
+from minilab.dmpc.data import Scales
+from minilab.dmpc.distill import Distillation, distilled
+from minilab.dmpc.envs import HOPPER, Simulator, task_named
+from minilab.dmpc.learn import Models, Recipe, blank, papers, small
+from minilab.dmpc.models import ModelConfig
+from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
+
+
+@dataclass(frozen=True)
+class AblationPreset:
+    name: str
+    setting: Setting
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+ABLATION = {
+    "cpu": AblationPreset("cpu", Setting(QUICK, episodes=4, steps=30, n=8), device="cpu"),
+    "two-cores": AblationPreset("two-cores", Setting(LAPTOP, episodes=12, steps=100), device="cpu"),
+    "gpu": AblationPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
+}
+
+
+@with_threads
+def ablation(preset: AblationPreset) -> Record:
+    """The return of D-MPC with its proposal, or its dynamics, exchanged for a simpler one."""
+    started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
+    returns: dict[str, dict[str, list]] = {"proposal": {}, "dynamics": {}}
+    for seed in setting.seeds:
+        contest = Contest(setting, trained(setting, seed, device), seed)
+        proposals, predictors = contest.proposals(), contest.predictors()
+        usual = next(iter(proposals.values())), next(iter(predictors.values()))
+        candidates = [("proposal", name, make, usual[1]) for name, make in proposals.items()]
+        candidates += [("dynamics", name, usual[0], make) for name, make in predictors.items()]
+        for part, name, propose, predict in candidates:
+            run = play(contest.planner(propose(), predict()), setting, seed=seed, desc=f"{part}: {name}")
+            returns[part].setdefault(name, []).append(run.returns.tolist())
+    results = {part: {name: interval(per_seed) for name, per_seed in rows.items()} for part, rows in returns.items()}
+    return Record.new(experiment="dmpc/ablation", preset=preset, results=results, started=started)
+
+
+@dataclass(frozen=True)
+class EffortPreset:
+    name: str
+    setting: Setting
+    candidates: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    horizons: tuple[int, ...] = (4, 8, 16, 32)
+    sampling: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (5, 2), (10, 5), (25, 10))  # of proposal and dynamics
+    chunks: tuple[int, ...] = (1, 2, 4, 8)
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+EFFORT = {
+    "cpu": EffortPreset("cpu", Setting(QUICK, episodes=4, steps=30), candidates=(1, 8), horizons=(8,),
+                        sampling=((2, 1),), chunks=(1, 2), device="cpu"),
+    "two-cores": EffortPreset("two-cores", Setting(LAPTOP, episodes=12, steps=100), candidates=(1, 4, 16, 64),
+                              horizons=(8, 16), sampling=((2, 1), (5, 2), (10, 5)), chunks=(1, 2, 4), device="cpu"),
+    "gpu": EffortPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
+}
+
+
+@with_threads
+def effort(preset: EffortPreset) -> Record:
+    """Return and decisions a second against candidates, horizon, sampling steps, and actions run of a plan."""
+    started, device = time.perf_counter(), pick_device(preset.device)
+    results: dict[str, dict[str, dict]] = {}
+
+    def measure(what: str, label: str, setting: Setting, change=lambda models: models) -> None:
+        returns, rates = [], []
+        for seed in setting.seeds:
+            models = change(trained(setting, seed, device))
+            planner = dmpc(models, setting.objective(models), n=setting.n, every=setting.every, seed=seed)
+            returns.append(play(planner, setting, seed=seed, desc=f"{what} {label}").returns.tolist())
+            rates.append(decisions_per_s(models, setting))
+        results.setdefault(what, {})[label] = {"return": interval(returns), "decisions_per_s": max(rates)}
+
+    base = preset.setting
+    for n in preset.candidates:
+        measure("candidates", str(n), replace(base, n=n))
+    for F in preset.horizons:
+        recipe = base.recipe
+        recipe = replace(recipe, F=F, proposal=replace(recipe.proposal, span=F),
+                         dynamics=replace(recipe.dynamics, span=F))
+        measure("horizon", str(F), replace(base, recipe=recipe))
+    for steps in preset.sampling:
+        measure("sampling", "{} + {}".format(*steps), base, lambda models, s=steps: sampled_in(models, *s))
+    for every in preset.chunks:
+        measure("chunk", str(every), replace(base, every=every))
+    return Record.new(experiment="dmpc/effort", preset=preset, results=results, started=started)
+
+
+def sampled_in(models: Models, proposal: int, dynamics: int) -> Models:
+    """The same networks, sampled in other numbers of steps."""
+    for part, steps in ((models.proposal, proposal), (models.dynamics, dynamics)):
+        part.config = replace(part.config, steps=steps)
+    return models
+
+
+def decisions_per_s(models: Models, setting: Setting, *, repeats: int = 5) -> float:
+    """Plans a second for one robot: propose, predict, score and rank N candidates."""
+    planner = dmpc(models, setting.objective(models), n=setting.n)
+    state = models.value.mean[None]
+    seconds = interleaved({"plan": lambda: planner.plan(state)}, repeats=repeats, warmup=2, device=planner.device)
+    return 1 / spread(seconds["plan"])["median"]
+
+
+@dataclass(frozen=True)
+class DistillPreset:
+    name: str
+    setting: Setting
+    distillation: Distillation = Distillation()
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+DISTILL = {
+    "cpu": DistillPreset("cpu", Setting(QUICK, episodes=4, steps=30, n=8),
+                         Distillation(copies=4, steps=30, updates=200), device="cpu"),
+    "two-cores": DistillPreset("two-cores", Setting(LAPTOP, episodes=12, steps=100), device="cpu"),
+    "gpu": DistillPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64),
+                         Distillation(copies=64, steps=200, rounds=3, updates=4000), device="cuda"),
+}
+
+
+@with_threads
+def distill(preset: DistillPreset) -> Record:
+    """A reactive network that learns from the planner: its return and control rate beside the teacher's."""
+    started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
+    returns: dict[str, list] = {}
+    rates: dict[str, float] = {}
+    for seed in setting.seeds:
+        models = trained(setting, seed, device)
+        teacher = dmpc(models, setting.objective(models), n=setting.n, every=setting.every, seed=seed)
+        imitation = dmpc(models, setting.objective(models), n=1, every=setting.every, seed=seed)
+        school = Simulator(setting.body, preset.distillation.copies)
+        scales = Scales(models.value.mean, models.value.std, models.dynamics.change)
+        student = distilled(teacher, school, scales, preset.distillation, seed=seed)
+        for name, controller in (("planner", teacher), ("student", student), ("proposal alone", imitation)):
+            returns.setdefault(name, []).append(play(controller, setting, seed=seed, desc=name).returns.tolist())
+        state = models.value.mean[None]
+        seconds = interleaved({"planner": lambda t=teacher, s=state: t.plan(s),
+                               "student": lambda m=student, s=state: m(s)}, repeats=10, warmup=3, device=device)
+        rates = {name: 1 / spread(s)["median"] for name, s in seconds.items()}
+    results = {"return": {name: interval(per_seed) for name, per_seed in returns.items()}, "decisions_per_s": rates}
+    return Record.new(experiment="dmpc/distill", preset=preset, results=results, started=started)
+
+
+@dataclass(frozen=True)
+class SpeedPreset:
+    name: str
+    recipe: Recipe
+    task: str = HOPPER.name
+    n: int = 64
+    repeats: int = 9
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+SPEED = {
+    "cpu": SpeedPreset("cpu", small(width=256), device="cpu"),
+    "gpu": SpeedPreset("gpu", small(), device="cuda"),
+    "gpu-paper": SpeedPreset("gpu-paper", papers(), device="cuda"),
+}
+
+
+@with_threads
+def speed(preset: SpeedPreset) -> Record:
+    """Decisions a second of D-MPC and of Diffuser with networks of one size, and how many products each asks for.
+
+    The networks need not have learned anything for this: time does not depend on what they say.
+    """
+    started, device = time.perf_counter(), pick_device(preset.device)
+    task, recipe = task_named(preset.task), preset.recipe
+    S, A = task.state_dim, task.action_dim
+    scales = Scales(torch.zeros(S), torch.ones(S), torch.ones(recipe.F, S))
+    torch.manual_seed(preset.seed)
+    models = Models(task.name, recipe, *(part.eval().requires_grad_(False) for part in blank(recipe, S, A, scales)))
+    models = models.to(device)
+    joint = diffuser.Joint(replace(recipe.dynamics, span=recipe.F + 1, levels=20, steps=20, eta=1.0), S, A, scales)
+    joint = joint.to(device).eval().requires_grad_(False)
+    objective = Setting(recipe, task=task.name).objective(models)
+    planner, state = dmpc(models, objective, n=preset.n), models.value.mean[None]
+    generator = torch.Generator(device).manual_seed(0)
+    seconds = interleaved(
+        {"D-MPC": lambda: planner.plan(state),
+         "Diffuser": lambda: diffuser.plan(joint, state, objective, n=preset.n, guide=diffuser.Guide(),
+                                           generator=generator)},
+        repeats=preset.repeats, warmup=2, device=device)
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in
+                  (("proposal", models.proposal), ("dynamics", models.dynamics), ("Diffuser", joint))}
+    flops = plan_flops(parameters, recipe, preset.n)
+    rate = product_rate(device, 4096 if device.type == "cuda" else 1024)
+    results = {"parameters": parameters, "n": preset.n, "seconds": {name: spread(s) for name, s in seconds.items()},
+               "times_diffuser": spread([b / a for a, b in zip(seconds["D-MPC"], seconds["Diffuser"], strict=True)]),
+               "flops": flops, "flops_per_s": rate,
+               "share_of_rate": flops / rate / spread(seconds["D-MPC"])["median"]}
+    return Record.new(experiment="dmpc/speed", preset=preset, results=results, started=started)
+
+
+def plan_flops(parameters: dict[str, int], recipe: Recipe, n: int) -> float:
+    """Floating-point operations of one plan's matrix products: two for each weight, block (or token) and call."""
+    def one(config: ModelConfig, size: int) -> float:
+        tokens = config.span if config.network.kind == "transformer" else 1
+        return 2.0 * size * n * tokens * (config.steps if config.diffusion else 1)
+
+    return one(recipe.proposal, parameters["proposal"]) + one(recipe.dynamics, parameters["dynamics"])
