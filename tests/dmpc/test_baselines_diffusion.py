@@ -2,20 +2,17 @@
 
 import copy
 from dataclasses import replace
-from inspect import unwrap
 
 import pytest
 import torch
 from dmpc.linear_system import B, M, linear_episodes
 
-from minilab.dmpc.baselines import common
 from minilab.dmpc.baselines.decision_diffuser import decision_diffuser, learn_decision_diffuser
 from minilab.dmpc.baselines.diffuser import Guide, diffuser, guided_sample, learn_diffuser, plan, spread
 from minilab.dmpc.data import Windows
-from minilab.dmpc.learn import small
+from minilab.dmpc.learn import fit, small
 from minilab.nn.diffusion import cosine_schedule, sample
 
-common.fit = unwrap(common.fit)  # it names two kinds of models in its signature, and serves any
 F = 4
 RECIPE = replace(small(F, width=96, layers=2, steps=800, batch=128), lr=2e-3)
 
@@ -147,7 +144,7 @@ def test_the_joint_model_is_adapted_by_fitting_a_copy(joint):
     play = linear_episodes(100, 20, law=law, seed=5)
     play, before = replace(play, actions=play.actions * turned), weights(joint)
     adapted = copy.deepcopy(joint)
-    common.fit(adapted, Windows(play, F), RECIPE, steps=600)
+    fit(adapted, Windows(play, F), RECIPE, steps=600)
 
     def imagined(model):
         generator = torch.Generator().manual_seed(0)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.dmpc.baselines.autoregressive import AutoRegressive
+from minilab.dmpc.baselines.common import spaced
 from minilab.dmpc.data import Windows
 from minilab.dmpc.models import Dynamics, Proposal
 from minilab.planning.rank import Predict, Propose
@@ -46,10 +47,9 @@ def step_by_step(proposal: Proposal, dynamics: Dynamics, F: int, generator: torc
     return propose
 
 
-def residual_spread(mean: Proposal, windows: Windows, *, most: int = 5000) -> Float[Tensor, "F A"]:
+def residual_spread(mean: Proposal, windows: Windows) -> Float[Tensor, "F A"]:
     """How far the data's actions lie from a regression's, step by step: the spread of the likeliest Gaussian."""
-    which = torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()
-    w = windows.take(which.to(windows.index.device))
+    w = spaced(windows)
     with torch.no_grad():
         return (w.actions - mean.propose(w.state, 1)[:, 0]).square().mean(dim=0).sqrt()
 

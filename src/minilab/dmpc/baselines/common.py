@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minilab.dmpc.data import Episodes, Scales, Windows
+from minilab.dmpc.data import Episodes, Scales, Window, Windows
 from minilab.dmpc.learn import Recipe, fit
 from minilab.dmpc.models import Dynamics, ModelConfig, Proposal
 
@@ -34,6 +34,12 @@ class Chunked:
         if not self._queue:
             self._queue = list(self.plan(state.to(self.device))[:, : self.every].unbind(dim=1))
         return self._queue.pop(0)
+
+
+def spaced(windows: Windows, most: int = 5000) -> Window:
+    """All windows of a set, or `most` of them, evenly spaced."""
+    which = torch.linspace(0, len(windows) - 1, min(most, len(windows)), dtype=torch.float64).long()
+    return windows.take(which.to(windows.index.device))
 
 
 def learn_model(build: Callable[[int, int, Scales, Windows], M], episodes: Episodes, recipe: Recipe, *,

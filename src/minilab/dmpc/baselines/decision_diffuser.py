@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minilab.dmpc.baselines.common import Chunked, learn_model
+from minilab.dmpc.baselines.common import Chunked, learn_model, spaced
 from minilab.dmpc.data import Episodes, Scales, Window, Windows
 from minilab.dmpc.learn import Recipe
 from minilab.dmpc.models import ModelConfig
@@ -32,9 +32,9 @@ class StateDiffusion(nn.Module):
     """p(s_{t+1:t+F} | s_t, R) and the inverse model f(s_t, s_{t+1})."""
 
     def __init__(self, config: ModelConfig, S: int, A: int, scales: Scales, objective: Objective, *,
-                 hidden: float = 0.25) -> None:
+                 dropout: float = 0.25) -> None:
         super().__init__()
-        self.config, self.objective, self.hidden = config, objective, hidden
+        self.config, self.objective, self.dropout = config, objective, dropout
         self.network = config.network.build(config.span, S, S + 2)  # besides s_t: R, and whether it is given
         self.inverse = ResidualMLP(2 * S, 256, 2, A)
         self.register_buffer("abar", cosine_schedule(config.levels))
@@ -43,10 +43,9 @@ class StateDiffusion(nn.Module):
         self.register_buffer("unit", torch.tensor([0.0, 1.0]))  # mean and spread of the scores
         self.register_buffer("range", torch.tensor([0.0, 1.0]))  # the worst and the best
 
-    def fit_scores(self, windows: Windows, *, most: int = 5000) -> None:
+    def fit_scores(self, windows: Windows) -> None:
         """Read off what the data score."""
-        which = torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()
-        scores = self._score(windows.take(which.to(windows.index.device)))
+        scores = self._score(spaced(windows))
         self.unit.copy_(torch.stack((scores.mean(), scores.std().clamp(min=1e-6))))
         self.range.copy_(torch.stack((scores.min(), scores.max())))
 
@@ -58,7 +57,7 @@ class StateDiffusion(nn.Module):
         """Errors of the denoised states and of the first action, summed."""
         clip, B = self.config.clip, len(window.state)
         R = (self._score(window) - self.unit[0]) / self.unit[1]
-        given = torch.rand(B, generator=generator, device=R.device) >= self.hidden
+        given = torch.rand(B, generator=generator, device=R.device) >= self.dropout
         moved = ((window.states - window.state[:, None]) / self.change).clamp(-clip, clip)
         denoiser = partial(self._network, state=window.state, R=R, given=given)
         action = self.act_between(window.state, window.states[:, 0])

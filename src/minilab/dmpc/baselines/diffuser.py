@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minilab.dmpc.baselines.common import Chunked, learn_model
+from minilab.dmpc.baselines.common import Chunked, learn_model, spaced
 from minilab.dmpc.data import Episodes, Scales, Window, Windows
 from minilab.dmpc.learn import Recipe
 from minilab.dmpc.models import ModelConfig
@@ -86,10 +86,9 @@ class Guide:
     off: int = 2  # last levels without
 
 
-def spread(objective: Objective, windows: Windows, *, most: int = 5000) -> float:
+def spread(objective: Objective, windows: Windows) -> float:
     """The standard deviation of J over a set's windows."""
-    which = torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()
-    w = windows.take(which.to(windows.index.device))
+    w = spaced(windows)
     return float(objective(torch.cat((w.state[:, None], w.states), dim=1), w.actions).std())
 
 
