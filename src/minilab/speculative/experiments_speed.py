@@ -196,7 +196,7 @@ class RacePreset:
 
 
 RACE = {"cpu": RacePreset("cpu", threads=1, device="cpu"),
-        "gpu": RacePreset("gpu", new_tokens=256, K=4, K_sd=6, branches=20, pair="large", device="cuda")}
+        "gpu": RacePreset("gpu", new_tokens=256, K_sd=16, K=8, branches=36, pair="large", device="cuda")}
 
 
 @with_threads
