@@ -1,6 +1,6 @@
 """The body changes: gather play data in the new world, and teach the dynamics model alone.
 
-Zhou et al. (2024) keep the proposal and the value as they are. Two choices are ours. The play data move: they come from
+Zhou et al. (2025) keep the proposal and the value as they are. Two choices are ours. The play data move: they come from
 the planner itself, blurred by noise, since a body that lies still teaches nothing about walking. And each batch mixes
 them with the old data, so that what still holds is not forgotten.
 

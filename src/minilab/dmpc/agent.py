@@ -1,6 +1,6 @@
 """D-MPC as a controller: at each step propose, predict, score, take the best, and run its first action.
 
-Zhou et al. (2024), Algorithm 2, over `planning/rank.py`. The objective is an argument: another one needs no training.
+Zhou et al. (2025), Algorithm 2, over `planning/rank.py`. The objective is an argument: another one needs no training.
 
 Shapes: B states, N candidates each, F steps, S numbers in a state, A in an action.
 """

@@ -1,6 +1,6 @@
 """A planner made fast: a network learns to act as D-MPC does, and needs one pass for what took dozens.
 
-Zhou et al. (2024) fit a reactive policy to pairs (state, action that the planner chose). As the student will visit
+Zhou et al. (2025) fit a reactive policy to pairs (state, action that the planner chose). As the student will visit
 states of its own, the teacher also labels those (DAgger, Ross, Gordon and Bagnell, 2011), which is our choice.
 
 Shapes: B copies, n pairs, S numbers in a state, A in an action.

@@ -7,7 +7,7 @@ import torch
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Experiment, Record
-from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan
+from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, ship
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator
 from minilab.dmpc.learn import papers
@@ -82,6 +82,7 @@ def _scores(means: dict[str, dict], behavior: float, oracle: float, setting: Set
 
 EXPERIMENTS = {
     "data": Experiment(experiments_data.data, experiments_data.DATA),
+    "models": Experiment(ship.models, ship.MODELS),
     "fixed": Experiment(fixed, FIXED),
     "compounding": Experiment(experiments_model.compounding, experiments_model.COMPOUNDING),
     "wishes": Experiment(experiments_change.wish, experiments_change.WISHES),

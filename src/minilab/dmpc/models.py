@@ -1,6 +1,6 @@
 """What D-MPC learns: a proposal of actions, a model of what they lead to, and a value of where that ends.
 
-Zhou et al. (2024). The joint law of a piece of trajectory is factorized,
+Zhou et al. (2025). The joint law of a piece of trajectory is factorized,
 
     p(s_{t+1:t+F}, a_{t:t+F-1} | s_t) = rho(a_{t:t+F-1} | s_t) p_d(s_{t+1:t+F} | s_t, a_{t:t+F-1}),
 

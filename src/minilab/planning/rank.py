@@ -1,6 +1,6 @@
 """Sample, score and rank: the whole planner of D-MPC, over any proposal, any dynamics and any objective.
 
-Zhou et al. (2024), Algorithm 2. For a state s_t draw N blocks of F actions, predict the F states that each leads to,
+Zhou et al. (2025), Algorithm 2. For a state s_t draw N blocks of F actions, predict the F states that each leads to,
 score each pair, and take the best. Nothing is refined: the proposal must be good. Run the first action (or the first
 few), observe, and plan again: that is model predictive control.
 
