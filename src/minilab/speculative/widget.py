@@ -1,45 +1,8 @@
-"""What the interactive figures of chapter 1 are put together from: templates, style, sliders, tables.
+"""The parts of chapter 1's interactive figures: those of every chapter, with this one's `static/`."""
 
-Templates, style sheets and scripts are the files in `static/`.
-"""
+from minilab.core.widget import Static, slider, table
 
-from __future__ import annotations
+_static = Static("minilab.speculative")
+read, style, fill = _static.read, _static.style, _static.fill
 
-from html import escape
-from importlib.resources import files
-from string import Template
-
-from minilab.core.style import PALETTE
-
-
-def slider(start: float, name: str, what: str, low: float, high: float, step: float, digits: int) -> str:
-    """A labelled range input that starts at `start` and shows its value with so many digits."""
-    return (f'<label><span>{what} <b aria-hidden="true">{start:.{digits}f}</b></span>'
-            f'<input type="range" name="{name}" min="{low}" max="{high}" step="{step}" autocomplete="off" '
-            f'value="{start:.{digits}f}" data-digits="{digits}"></label>')
-
-
-def table(head: list[str], rows: list[list[str]], *, title: str = "") -> str:
-    """A table of texts whose first column holds the rows' names; it stays where no script runs."""
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
-    columns = "".join(f'<th scope="col">{escape(h)}</th>' if h else "<td></td>" for h in head)
-    body = ""
-    for name, *cells in rows:
-        values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        body += f'<tr><th scope="row">{escape(name)}</th>{values}</tr>'
-    return f'<table class="ml-still">{caption}<thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def read(name: str) -> str:
-    """A file of `static/`."""
-    return (files("minilab.speculative") / "static" / name).read_text(encoding="utf-8")
-
-
-def style(name: str) -> str:
-    """The style sheet that all figures share and one of their own, in the book's colors."""
-    return Template(read("figure.css") + read(name)).substitute(PALETTE._asdict())
-
-
-def fill(name: str, **parts: str) -> str:
-    """A template of `static/` with its parts put in."""
-    return Template(read(name)).substitute(parts)
+__all__ = ["fill", "read", "slider", "style", "table"]
