@@ -16,7 +16,9 @@ from minilab.dmpc.distill import Distillation, distilled
 from minilab.dmpc.envs import HOPPER, Simulator, task_named
 from minilab.dmpc.learn import Models, Recipe, blank, papers, small
 from minilab.dmpc.models import ModelConfig
+from minilab.dmpc.rewards import planned, run, weighted
 from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
+from minilab.planning.rank import Objective
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ ABLATION = {
 
 @with_threads
 def ablation(preset: AblationPreset) -> Record:
-    """The return of D-MPC with its proposal, or its dynamics, exchanged for a simpler one."""
+    """The return of D-MPC with its proposal, its dynamics or its objective exchanged for a simpler one."""
     started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
-    returns: dict[str, dict[str, list]] = {"proposal": {}, "dynamics": {}}
+    returns: dict[str, dict[str, list]] = {"proposal": {}, "dynamics": {}, "objective": {}}
     for seed in setting.seeds:
         contest = Contest(setting, trained(setting, seed, device), seed)
         proposals, predictors = contest.proposals(), contest.predictors()
@@ -47,10 +49,22 @@ def ablation(preset: AblationPreset) -> Record:
         candidates = [("proposal", name, make, usual[1]) for name, make in proposals.items()]
         candidates += [("dynamics", name, usual[0], make) for name, make in predictors.items()]
         for part, name, propose, predict in candidates:
-            run = play(contest.planner(propose(), predict()), setting, seed=seed, desc=f"{part}: {name}")
-            returns[part].setdefault(name, []).append(run.returns.tolist())
+            played = play(contest.planner(propose(), predict()), setting, seed=seed, desc=f"{part}: {name}")
+            returns[part].setdefault(name, []).append(played.returns.tolist())
+        for name, objective in objectives(contest.models, setting).items():
+            planner = dmpc(contest.models, objective, n=setting.n, every=setting.every, seed=seed)
+            played = play(planner, setting, seed=seed, desc=f"objective: {name}")
+            returns["objective"].setdefault(name, []).append(played.returns.tolist())
     results = {part: {name: interval(per_seed) for name, per_seed in rows.items()} for part, rows in returns.items()}
     return Record.new(experiment="dmpc/ablation", preset=preset, results=results, started=started)
+
+
+def objectives(models: Models, setting: Setting) -> dict[str, Objective]:
+    """Rewards along the plan and the value of its end, D-MPC's own; and each of the two alone."""
+    task, discount = setting.body, setting.recipe.discount
+    return {"rewards and value": setting.objective(models),
+            "rewards alone": planned(run(task), discount=1.0, falls=task),
+            "value alone": planned(weighted((0.0, run(task))), discount=discount, value=models.value, falls=task)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from minilab.core.style import INK, PALETTE, figure
 
 COLORS = {"diffusion": PALETTE.blue, "regression": PALETTE.orange, "auto-regressive": PALETTE.green}
 CONDITIONS = {"clear": "clear sight", "noisy": "noisy sensors", "hidden": "joint speeds hidden"}
-OURS = ("D-MPC", "multi-step diffusion", "dynamics adapted")
+OURS = ("D-MPC", "multi-step diffusion", "rewards and value", "dynamics adapted")
 
 
 def fixed(record: Record) -> Figure:
