@@ -40,12 +40,20 @@ def weaken(model: mujoco.MjModel, joint: str, factor: float) -> mujoco.MjModel:
     return edited
 
 
-def lock(model: mujoco.MjModel, joint: str, *, stiffness: float = 5e3) -> mujoco.MjModel:
-    """A stiff spring holds a joint where it rests, and its motor is dead."""
+def lock(model: mujoco.MjModel, joint: str, *, play: float = 0.01) -> mujoco.MjModel:
+    """A joint is rusted: held within `play` radians of its rest, up to 2 degrees more under load; its motor is dead.
+
+    Narrow limits and dry friction do it, for which MuJoCo solves implicitly. A stiff spring would blow up the light
+    feet of Walker2d.
+    """
     edited = weaken(model, joint, 0.0)
-    _index(joint, [model.joint(i).name for i in range(model.njnt)], "joint")
-    edited.joint(joint).stiffness[:] = stiffness
-    edited.joint(joint).damping[:] = stiffness / 50  # else the spring would ring
+    j, constraint = edited.joint(joint), (2 * edited.opt.timestep, 1.0)  # as hard as the time step allows
+    rest = edited.qpos_spring[j.qposadr[0]]
+    edited.jnt_limited[j.id], edited.jnt_range[j.id] = True, (rest - play, rest + play)
+    edited.dof_frictionloss[j.dofadr[0]] = 1e3  # N m, far above any torque here
+    for solref, solimp, i in ((edited.jnt_solref, edited.jnt_solimp, j.id),
+                              (edited.dof_solref, edited.dof_solimp, j.dofadr[0])):
+        solref[i], solimp[i, :2] = constraint, 0.99
     return edited
 
 

@@ -39,7 +39,7 @@ def read_minari(name: str, *, most: int | None = None) -> tuple[Task, Episodes]:
     task = _task_of(dataset, name)
     chosen = range(dataset.total_episodes if most is None else min(most, dataset.total_episodes))
     if not chosen:
-        raise ValueError(f"there is no episode to read: {name} has {dataset.total_episodes}, and at most {most} are asked")
+        raise ValueError(f"no episode to read: {name} has {dataset.total_episodes}, and at most {most} are asked for")
     read = list(dataset.iterate_episodes(chosen))
     for space, what in ((read[0].observations, "observations"), (read[0].actions, "actions")):
         if not isinstance(space, np.ndarray) or space.ndim != 2:
