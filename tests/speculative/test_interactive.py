@@ -11,6 +11,7 @@ from nbval.plugin import get_sanitize_patterns
 from minilab.core.records import Record
 from minilab.speculative import theory
 from minilab.speculative.interactive import (
+    SLOW,
     explorer_html,
     race_html,
     show_explorer,
@@ -125,6 +126,11 @@ def test_character_of_several_tokens_is_shown_once_whole():
 def test_cut_off_character_at_the_end_is_not_lost():
     texts = token_texts([97, 0xC3], lambda t: bytes(t).decode(errors="replace"))
     assert texts == ["a", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_replay_offers_the_speeds_that_were_asked_for_and_starts_with_the_first():
+    found = re.findall(r'data-speed="(.*?)" aria-pressed="(.*?)">(.*?)<', race_html(RACE, speeds=SLOW))
+    assert found == [("0.025", "true", "1/40×"), ("0.1", "false", "1/10×"), ("1", "false", "1×")]
 
 
 def test_show_prints_the_numbers_where_there_is_no_notebook(capsys):
@@ -281,6 +287,16 @@ def test_replay_hides_what_has_not_arrived_and_ends_whole(page):
     assert shown(page, ".ml-text span") == everything
     meters = shown(page, "[data-meter]")
     assert meters == ["4 tokens · 0.80 s · 5.0 tokens/s", "4 tokens · 0.50 s · 8.0 tokens/s"]
+
+
+@pytest.mark.slow
+def test_slow_replay_is_slow_before_any_button_was_pressed(browser):
+    page = browser.new_page()
+    page.set_content(PAGE.format(figures=race_html(RACE, speeds=SLOW)))
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(1500)  # the whole race takes 0.8 s
+    assert 0 < float(page.locator("[data-clock]").inner_text().split()[0]) < 0.2
+    page.close()
 
 
 @pytest.mark.slow

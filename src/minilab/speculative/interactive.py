@@ -36,6 +36,8 @@ EXPLORER_CAPTION = (
     "moves left; raise c or v and the curve sinks, at last below the dashed line, where decoding without a "
     "draft is faster."
 )
+SPEEDS = {1: "1×", 0.5: "½×", 0.25: "¼×"}  # of a replay: the first is set
+SLOW = {1 / 40: "1/40×", 1 / 10: "1/10×", 1: "1×"}  # for texts that a GPU writes before one can look
 ALPHAS, LOOKAHEADS = (0.5, 0.6, 0.7, 0.8, 0.9), (1, 2, 4, 6, 8, 12, 16)
 SLIDERS = (  # name, what it is, smallest, largest, step, digits
     ("alpha", "acceptance rate α", 0, 1, 0.01, 2),
@@ -73,8 +75,8 @@ def token_texts(tokens: list[int], decode: Callable[[list[int]], str]) -> list[s
     return texts
 
 
-def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION) -> str:
-    """Decodings side by side, replayed at their measured speeds.
+def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION, speeds: Mapping[float, str] = SPEEDS) -> str:
+    """Decodings side by side, replayed at their measured speeds, or at a choice of multiples of them.
 
     A stream is {"label", "pieces", "tokens", "seconds"}. A piece is what arrived at once: "t" seconds since
     the start, "accepted" draft tokens (0 for plain decoding), and "text", a list with the text of each token,
@@ -92,8 +94,10 @@ def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION) -> str:
              f"{s['seconds']:.2f} s", f"{s['tokens'] / s['seconds']:.1f} tokens/s"] for s in streams]
     totals = table(["", "tokens", "target passes", "tokens a pass", "time", "speed"], rows)
     columns = "\n".join(_column(s, end, most) for s in streams)
+    buttons = "\n".join(f'<button type="button" data-speed="{speed:g}" aria-pressed="{str(i == 0).lower()}">{label}'
+                        "</button>" for i, (speed, label) in enumerate(speeds.items()))
     return fill("race.html", style=style("race.css"), columns=columns, table=totals, caption=escape(caption),
-                script=read("race.js"))
+                speeds=buttons, script=read("race.js"))
 
 
 def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify: float = 1.0, seed: int = 0,
@@ -116,10 +120,13 @@ def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify:
                 caption=escape(caption), script=read("theory.js") + read("explorer.js"))
 
 
-def show_race(record: Record | Sequence[Stream], *, caption: str = RACE_CAPTION) -> None:
-    """Display the race of a record (its `results["streams"]`) or of streams; in plain text, the totals."""
+def show_race(record: Record | Sequence[Stream], **options: Any) -> None:
+    """Display the race of a record (its `results["streams"]`) or of streams; in plain text, the totals.
+
+    `options` are those of `race_html`.
+    """
     streams = record.results["streams"] if isinstance(record, Record) else record
-    html = race_html(streams, caption=caption)
+    html = race_html(streams, **options)
     lines = ["Interactive figure: decodings side by side, replayed as measured."]
     for s in streams:
         lines.append(f"  {s['label']}: {s['tokens']} tokens in {len(s['pieces'])} target passes, "

@@ -13,7 +13,7 @@
     }));
     const end = Math.max(...streams.map(s => s.seconds));
     const play = one("[data-do=play]");
-    let time = end, speed = 1, last = 0, playing = false;
+    let time = end, speed = Number(one("[data-speed][aria-pressed=true]").dataset.speed), last = 0, playing = false;
 
     const summary = (tokens, seconds) => {
       const rate = seconds > 0 ? tokens / seconds : 0;
