@@ -11,6 +11,7 @@ from minilab.dmpc.baselines.decision_diffuser import decision_diffuser, learn_de
 from minilab.dmpc.baselines.diffuser import Guide, diffuser, guided_sample, learn_diffuser, plan, spread
 from minilab.dmpc.data import Windows
 from minilab.dmpc.learn import fit, small
+from minilab.dmpc.networks import NetworkConfig
 from minilab.nn.diffusion import cosine_schedule, sample
 
 F = 4
@@ -192,3 +193,15 @@ def test_the_more_is_asked_of_decision_diffuser_the_more_the_true_system_gives(i
             state = step(state, controller.act(state))
         reached.append(float(state[:, 0].mean()))
     assert reached == sorted(reached) and reached[2] - reached[0] > 0.5
+
+
+def test_both_take_transformers_and_the_guides_gradient_passes_through_them():
+    network = NetworkConfig("transformer", width=32, layers=1, heads=4, hidden=64)
+    recipe = replace(RECIPE, steps=2, dynamics=replace(RECIPE.dynamics, network=network))
+    joint, s = learn_diffuser(EPISODES, recipe), states(3)
+    free, pulled = (plan(joint, s, drift, n=2, guide=Guide(scale=scale), generator=torch.Generator().manual_seed(0))
+                    for scale in (0.0, 50.0))
+    assert (pulled.scores > free.scores).all()
+    controller = decision_diffuser(learn_decision_diffuser(EPISODES, recipe, drift))
+    controller.start(3)
+    assert controller.act(s).shape == (3, 2)
