@@ -147,8 +147,9 @@ DEFECT = {
     "cpu": DefectPreset("cpu", Setting(QUICK, tier="diverse", episodes=4, steps=30, n=8),
                         Play(episodes=8, steps=40, updates=100), broken=("dead back foot",), oracle_episodes=1,
                         device="cpu"),
-    "two-cores": DefectPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=12, steps=100),
-                              Play(episodes=50, updates=1000), device="cpu"),
+    "two-cores": DefectPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=8, steps=100),
+                              Play(episodes=50, updates=1000),
+                              broken=("dead back shin", "reversed back thigh"), device="cpu"),
     "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=64),
                         Play(updates=4000), device="cuda"),
 }

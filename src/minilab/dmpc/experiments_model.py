@@ -30,7 +30,7 @@ class CompoundingPreset:
 COMPOUNDING = {
     "cpu": CompoundingPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16, held_out=0.2), conditions=("clear",),
                              horizon=64, starts=64, device="cpu"),
-    "two-cores": CompoundingPreset("two-cores", Setting(LAPTOP, episodes=12, steps=100, held_out=0.2), device="cpu"),
+    "two-cores": CompoundingPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100, held_out=0.2), device="cpu"),
     "gpu": CompoundingPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64, held_out=0.1), starts=1024,
                              device="cuda"),
 }

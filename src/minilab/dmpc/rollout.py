@@ -81,7 +81,7 @@ class Noisy:
         self.noise = None
 
     def act(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B A"]:
-        action = self.controller.act(state)
+        action = self.controller.act(state).cpu()
         fresh = torch.empty_like(action).normal_(generator=self.generator)
         # Stationary from the first step on, with spread 1.
         self.noise = fresh if self.noise is None else (
