@@ -8,7 +8,7 @@ Shapes: B episodes, n directions, S numbers in a state, A in an action.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,8 @@ class Linear:
     """a = clip(W (s - mean) / std, -1, 1), one policy for each of B episodes or one for all."""
 
     weights: Float[Tensor, "*B A S"]
-    mean: Float[Tensor, "*B S"]
-    std: Float[Tensor, "*B S"]
+    mean: Float[Tensor, "*#B S"]
+    std: Float[Tensor, "*#B S"]
 
     def start(self, copies: int) -> None:
         """Nothing is remembered from step to step."""
@@ -50,6 +50,7 @@ class Search:
     noise: float = 0.05
     step: float = 0.04
     steps: int = 200  # of an episode
+    alive: float = 0.0  # share of the task's reward for being upright that counts: with all of it, many learn to stand
     seed: int = 0
 
 
@@ -57,10 +58,12 @@ def ars(task: Task, search: Search, *, reward: Reward | None = None, start: Line
         ) -> list[tuple[Linear, float]]:
     """The policy before each iteration and the mean return of its neighbors, from `start` or from doing nothing.
 
-    `reward` defaults to the task's own.
+    `reward` defaults to the task's own. Raises ValueError unless 1 <= top <= directions.
     """
+    if not 1 <= search.top <= search.directions:
+        raise ValueError(f"{search.top} best of {search.directions} directions: choose between 1 and their number")
     generator = torch.Generator().manual_seed(search.seed)
-    reward, n = reward or run(task), search.directions
+    reward, n = reward or run(replace(task, alive=search.alive * task.alive)), search.directions
     simulator = Simulator(task, 2 * n, threads=threads)
     A, S = simulator.action_dim, simulator.state_dim
     seen = _Moments(S)
