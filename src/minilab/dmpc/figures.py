@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
+import mujoco
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from minilab.core.style import PALETTE, figure
+from minilab.core.style import INK, PALETTE, figure, use_style
 from minilab.dmpc import linear
 from minilab.dmpc.pendulum import Pendulum, Swing, height
+from minilab.dmpc.poses import Imagined, limbs, poses
+
+REAL = {"facecolor": PALETTE.sky, "linewidth": 0}
+IMAGINED = {"facecolor": "none", "edgecolor": PALETTE.orange, "linewidth": 1.3}
 
 
 def swing_ups(swings: Mapping[str, Swing], plant: Pendulum, *, pushed: int | None = None, row: int = 0) -> Figure:
@@ -71,3 +79,61 @@ def compounding(*, angle: float = 0.2, error: float = 0.02, growths: Sequence[fl
     right.set(xlabel="steps ahead k", title="half of it is hidden (1×)", ylim=(0, None))
     fig.legend(*left.get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
+
+
+def overlay(model: mujoco.MjModel, found: Sequence[Imagined], *, shares: Sequence[float] = (0, 0.25, 0.5, 1)) -> Figure:
+    """What the best plan imagined over what the physics did with its actions: bodies, and the torso's path.
+
+    A row of bodies for each plan, drawn after these shares of its horizon. They start at the same place, so that a
+    shift to the left or right is an error in speed, summed up. Below, the height of the torso along the way.
+    """
+    F = len(found[0].real) - 1
+    at = [round(share * F) for share in shares]
+    bodies = [[limbs(model, poses(states, one.dt)) for states in (one.real, one.imagined)] for one in found]
+    shown = [both.ends[at] - [1, 0] * pair[0].torso[at, None, None] for pair in bodies for both in pair]
+    reach, top = (float(np.abs(np.stack(shown)[..., i]).max()) + 0.12 for i in (0, 1))
+    panel = 0.76 * top / reach  # inches high, when four of them share the width
+    fig = figure(width=6.4, height=len(found) * (panel + 0.1) + 2.3)[0]
+    fig.clear()
+    with use_style():
+        grid = fig.add_gridspec(len(found) + 1, len(at), height_ratios=[panel] * len(found) + [1.3])
+        path = fig.add_subplot(grid[len(found), :])
+    start = 0.0  # plans follow one another along the path, with a gap
+    for i, (one, pair) in enumerate(zip(found, bodies, strict=True)):
+        for j, k in enumerate(at):
+            with use_style():
+                ax = fig.add_subplot(grid[i, j])
+            middle = pair[0].torso[k, 0]
+            ax.axhline(0, color=INK, linewidth=0.8)
+            ax.set(xlim=(middle - reach, middle + reach), ylim=(-0.05, top), aspect="equal", xticks=[], yticks=[])
+            ax.spines[["left", "bottom"]].set_visible(False)
+            for body, style in zip(pair, (REAL, IMAGINED), strict=True):
+                _capsules(ax, body.ends[k], body.radius, **style)
+            if i == 0:
+                ax.set_title(f"after {k * one.dt:.2g} s" if k else "now", fontsize=10)
+            if j == 0:
+                ax.set_ylabel(f"plan at\n{one.moment * one.dt:.3g} s", fontsize=10, rotation=0, ha="right", va="center")
+        for body, color, line in zip(pair, (PALETTE.sky, PALETTE.orange), ("-", "--"), strict=True):
+            x, z = (body.torso + (start, 0)).T
+            path.plot(x, z, line, color=color)
+            path.plot(x[at], z[at], "o", color=color, markersize=4)
+        path.text(start, 0.99, f"{one.moment * one.dt:.3g} s", transform=path.get_xaxis_transform(), va="top",
+                  fontsize=10)
+        start += max(float(np.ptp(body.torso[:, 0])) for body in pair) + 0.3
+    path.set(xlabel="way of the torso, one plan after the other (m)", ylabel="its height (m)")
+    path.margins(y=0.25)
+    fig.legend(handles=[Patch(**REAL, label="what the physics did"), Patch(**IMAGINED, label="what the plan imagined")],
+               ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
+def _capsules(ax: Axes, ends, radius, **style) -> None:
+    """Filled or outlined limbs, true to scale: `ends` is G 2 2, `radius` G."""
+    turn = np.linspace(0, np.pi, 12)
+    shapes = []
+    for (a, b), r in zip(ends, radius, strict=True):
+        heading = np.arctan2(*(b - a)[::-1]) + np.pi / 2
+        half = [center + r * np.stack((np.cos(heading + side + turn), np.sin(heading + side + turn)), axis=1)
+                for center, side in ((a, 0.0), (b, np.pi))]
+        shapes.append(np.concatenate(half))
+    ax.add_collection(PolyCollection(shapes, **style))
