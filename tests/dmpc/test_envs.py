@@ -25,6 +25,12 @@ def random_actions(*shape, seed=0):
     return 2 * torch.rand(*shape, generator=generator(seed)) - 1
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """MuJoCo writes its warnings into a file of the current folder, such as those of Gymnasium's own models."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("task", [*ALL, with_frame_skip(HOPPER, 4)], ids=names)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_is_gymnasiums_step(task, threads):
@@ -129,8 +135,7 @@ def exploding():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_unstable_simulation_ends_its_episode_and_is_counted(threads, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_an_unstable_simulation_ends_its_episode_and_is_counted(threads, tmp_path):
     simulator = Simulator(HALF_CHEETAH, 4, model=exploding(), threads=threads)
     made = rollout(Random(HALF_CHEETAH), simulator, 30, generator())
     assert made.unstable == 4 and made.episodes.fell.all() and (made.episodes.lengths < 10).all()
@@ -153,9 +158,8 @@ def test_an_unstable_copy_does_not_disturb_the_others():
     assert torch.equal(seen[:, 0], calm[:, 0]) and torch.equal(seen[:, 2], calm[:, 2])
 
 
-def test_imagination_stops_where_the_physics_blows_up(tmp_path, monkeypatch):
+def test_imagination_stops_where_the_physics_blows_up(tmp_path):
     """MuJoCo would put the body back to its rest pose; a plan must not find peace there."""
-    monkeypatch.chdir(tmp_path)
     simulator = Simulator(HALF_CHEETAH, 2, model=exploding())
     simulator.reset(generator())
     imagined = simulator.imagine(random_actions(2, 3, 12, 6))
