@@ -15,12 +15,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import mujoco
 import torch
+from torch import Tensor
 
 from minilab.core.device import cache_dir
 from minilab.core.parallel import parallel_map
@@ -30,12 +31,20 @@ from minilab.dmpc.data import LICENCE, Episodes, joined, load_episodes, save_epi
 from minilab.dmpc.envs import Simulator, Task
 from minilab.dmpc.oracle import Oracle, OracleConfig
 from minilab.dmpc.policies import Linear, Search, ars, stacked
-from minilab.dmpc.rewards import Reward, planned, quantities, run, track_pitch, track_speed
+from minilab.dmpc.rewards import Quantities, Reward, planned, run, track_pitch, track_speed, weighted
 from minilab.dmpc.rollout import Noisy, rollout
 
 TIERS = ("medium", "mixed", "expert-mix", "diverse")
 FALL_COST = 10.0  # to the oracle
-VERSION = 1  # of this file's recipes: a new number makes all data anew
+VERSION = 2  # of this file's recipes: a new number makes all data anew
+
+
+# What a search needs to get far enough: a body that falls starts with short episodes.
+SEARCHES = {
+    "HalfCheetah-v5": Search(iterations=120),
+    "Hopper-v5": Search(iterations=160, directions=8, top=4),
+    "Walker2d-v5": Search(iterations=120, noise=0.03, step=0.02, alive=1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,10 @@ class Sizes:
 
     episodes: int
     steps: int = 200  # of an episode
-    search: Search = Search()
+    search: Search | None = None  # by default the task's own (`SEARCHES`)
     other: Search = Search(iterations=36, directions=12, top=6, steps=120)  # for each other objective
     noise: float = 0.3  # the strongest blur of an action
-    oracle: OracleConfig = field(default_factory=OracleConfig)
+    oracle: OracleConfig = OracleConfig()
     shard: int = 50  # episodes that are made side by side
     seed: int = 0  # of the episodes; a search has its own
 
@@ -64,14 +73,23 @@ class Skill(NamedTuple):
 
 
 def skills(task: Task) -> dict[str, Skill]:
-    """The other objectives of the diverse tier."""
-    own = run(task)
+    """The other objectives of the diverse tier. To be upright counts in all of them, where the body can fall."""
+    own, q = run(task), Quantities((task.state_dim - 1) // 2)
+    slow, brisk, lean = (1.0, 2.5, 0.5) if task.environment == "HalfCheetah-v5" else (0.5, 1.0, 0.1)
+
+    def upright(s: Tensor, a: Tensor, after: Tensor) -> Tensor:
+        return task.alive * task.upright(after)
+
+    def also(reward: Reward) -> Reward:
+        return weighted((1.0, upright), (1.0, reward))
+
     return {
-        "backward": Skill(lambda s, a, after: -own(s, a, after)),
-        "slow": Skill(track_speed(1.0)),
-        "brisk": Skill(track_speed(2.5), from_ladder=True),
-        "pitch": Skill(track_pitch(0.5)),
-        "height": Skill(lambda s, a, after: quantities(after).height(after)),
+        "backward": Skill(lambda s, a, after: own(s, a, after) - q.speed(s) - q.speed(after)),
+        "slow": Skill(also(track_speed(slow))),
+        "brisk": Skill(also(track_speed(brisk)), from_ladder=True),
+        "pitch": Skill(also(track_pitch(lean))),
+        "height": Skill(also(lambda s, a, after: q.height(after) - 0.3 * q.pitch(after).abs())),
+        "hop": Skill(also(lambda s, a, after: after[..., q.positions + 1].abs() - 0.5 * q.pitch(after).abs())),
     }
 
 
@@ -154,7 +172,7 @@ class _Shard(NamedTuple):
 
 def _shards(task: Task, tier: str, sizes: Sizes, workers: int, engine: str, folder: Path) -> list[_Shard]:
     """Who acts in which episode."""
-    found, E = ladder(task, sizes.search, folder=folder), sizes.episodes
+    found, E = ladder(task, sizes.search or SEARCHES[task.environment], folder=folder), sizes.episodes
     main = [(f"ladder {i}", policy) for i, (policy, _) in enumerate(found)]
     if tier == "mixed":
         acting = _spread(main, E)
