@@ -81,17 +81,19 @@ class AcceptancePreset:
     new_tokens: int
     K: int = 6
     temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
+    threads: int | None = None
     pair: str = "shipped"
     seed: int = 0
     device: str = "auto"
 
 
 ACCEPTANCE = {
-    "cpu": AcceptancePreset("cpu", prompts=8, new_tokens=64, device="cpu"),
+    "cpu": AcceptancePreset("cpu", prompts=8, new_tokens=64, temperatures=(0.0, 1.0), threads=1, device="cpu"),
     "gpu": AcceptancePreset("gpu", prompts=128, new_tokens=128, temperatures=(0.0, 0.3, 0.5, 0.7, 1.0), device="cuda"),
 }
 
 
+@with_threads
 def acceptance(preset: AcceptancePreset) -> Record:
     """How many draft tokens a round accepts, against the law that a constant acceptance rate predicts."""
     started = time.perf_counter()
@@ -146,7 +148,7 @@ class SpeedPreset:
 
 
 SPEED = {
-    "cpu": SpeedPreset("cpu", lookaheads=(1, 2, 3, 4, 6), prompts=2, new_tokens=48, repeats=5, threads=1,
+    "cpu": SpeedPreset("cpu", lookaheads=(1, 2, 3, 6), prompts=2, new_tokens=48, repeats=3, threads=1,
                        device="cpu"),
     "gpu": SpeedPreset("gpu", lookaheads=(1, 2, 3, 4, 6, 8, 12), prompts=3, new_tokens=96, repeats=3, device="cuda"),
 }
