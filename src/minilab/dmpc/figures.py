@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from minilab.core.style import INK, PALETTE, figure, use_style
 from minilab.dmpc import linear
+from minilab.dmpc.interactive import SHOWN, Fan, fan_html
 from minilab.dmpc.pendulum import Pendulum, Swing, height
 from minilab.dmpc.poses import Imagined, limbs, poses
 
@@ -124,6 +125,33 @@ def overlay(model: mujoco.MjModel, found: Sequence[Imagined], *, shares: Sequenc
     path.margins(y=0.25)
     fig.legend(handles=[Patch(**REAL, label="what the physics did"), Patch(**IMAGINED, label="what the plan imagined")],
                ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
+def fan(data: Fan, *, start: str | None = None, objectives: Sequence[str] | None = None, n: int = 32) -> Figure:
+    """The interactive figure for print: n candidates from one start, ranked by some objectives (the first two).
+
+    A row an objective; the darker a path, the better its rank, and the best is orange.
+    """
+    fan_html(data, start=start, n=n)  # refuses what the data lack
+    paths = next(s for s in data["starts"] if s["name"] == (start or data["starts"][0]["name"]))
+    objectives = list(objectives or data["objectives"][:2])
+    fig, axes = figure(len(objectives), len(SHOWN), width=6.4, height=1.7 * len(objectives) + 0.4, sharex=True,
+                       sharey="col", squeeze=False)
+    t = data["dt"] * np.arange(len(paths["speed"][0]))
+    for row, name in zip(axes, objectives, strict=True):
+        scores = np.array(paths["scores"][data["objectives"].index(name)][:n])
+        order = np.argsort(-scores, kind="stable")  # of equal ones the first, as a planner does
+        for ax, (what, label) in zip(row, SHOWN.items(), strict=True):
+            for rank in range(n - 1, 0, -1):
+                ax.plot(t, paths[what][order[rank]], color=PALETTE.blue, linewidth=0.9,
+                        alpha=0.9 - 0.75 * rank / (n - 1))
+            ax.plot(t, paths[what][order[0]], color=PALETTE.orange, linewidth=2.4)
+            ax.set_ylabel(label, fontsize=10)
+        title = f"{name}: best score {scores.max():.2f}, mean {scores.mean():.2f}"
+        row[1].set_title(title.replace("-", "\N{MINUS SIGN}"), fontsize=10)
+    for ax in axes[-1]:
+        ax.set_xlabel("seconds ahead", fontsize=10)
     return fig
 
 
