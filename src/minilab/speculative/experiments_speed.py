@@ -107,7 +107,8 @@ HEADLINE |= {
     "two-gpus-large": replace(HEADLINE["gpu"], name="two-gpus-large", pair="large", draft_device="cuda:1"),
     "two-cores-smollm2": replace(HEADLINE["two-cores"], name="two-cores-smollm2", pair="smollm2", prompts=2,
                                  new_tokens=48, repeats=3, lookaheads=(1, 2), ssd=((2, 8),)),
-    "gpu-smollm2": replace(HEADLINE["gpu"], name="gpu-smollm2", pair="smollm2")}
+    "gpu-smollm2": replace(HEADLINE["gpu"], name="gpu-smollm2", pair="smollm2", new_tokens=128,
+                           lookaheads=(1, 2, 3, 4, 6), ssd=((2, 12), (3, 16), (4, 20), (6, 28)))}
 
 
 @with_threads
