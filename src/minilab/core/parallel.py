@@ -52,7 +52,8 @@ def _one_thread() -> None:
 def _on_ray(ray, fn: Callable, items: Sequence, workers: int) -> Iterator:
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    task, waiting = ray.remote(num_cpus=1)(fn), deque()
+    # Ray takes plain functions only, where `fn` may be a builtin or a partial.
+    task, waiting = ray.remote(num_cpus=1)(lambda item: fn(item)), deque()
     try:
         for item in items:
             if len(waiting) == workers:
