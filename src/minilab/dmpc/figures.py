@@ -99,7 +99,7 @@ def overlay(model: mujoco.MjModel, found: Sequence[Imagined], *, shares: Sequenc
     with use_style():
         grid = fig.add_gridspec(len(found) + 1, len(at), height_ratios=[panel] * len(found) + [1.3])
         path = fig.add_subplot(grid[len(found), :])
-    start = 0.0  # plans follow one another along the path, with a gap
+    end = 0.0  # plans follow one another along the path, with a gap
     for i, (one, pair) in enumerate(zip(found, bodies, strict=True)):
         for j, k in enumerate(at):
             with use_style():
@@ -114,13 +114,15 @@ def overlay(model: mujoco.MjModel, found: Sequence[Imagined], *, shares: Sequenc
                 ax.set_title(f"after {k * one.dt:.2g} s" if k else "now", fontsize=10)
             if j == 0:
                 ax.set_ylabel(f"plan at\n{one.moment * one.dt:.3g} s", fontsize=10, rotation=0, ha="right", va="center")
+        ways = np.concatenate([body.torso[:, 0] for body in pair])
+        start = end - ways.min()
+        end += np.ptp(ways) + 0.3
         for body, color, line in zip(pair, (PALETTE.sky, PALETTE.orange), ("-", "--"), strict=True):
             x, z = (body.torso + (start, 0)).T
             path.plot(x, z, line, color=color)
             path.plot(x[at], z[at], "o", color=color, markersize=4)
         path.text(start, 0.99, f"{one.moment * one.dt:.3g} s", transform=path.get_xaxis_transform(), va="top",
                   fontsize=10)
-        start += max(float(np.ptp(body.torso[:, 0])) for body in pair) + 0.3
     path.set(xlabel="way of the torso, one plan after the other (m)", ylabel="its height (m)")
     path.margins(y=0.25)
     fig.legend(handles=[Patch(**REAL, label="what the physics did"), Patch(**IMAGINED, label="what the plan imagined")],

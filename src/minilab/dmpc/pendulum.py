@@ -40,7 +40,7 @@ class Pendulum:
     torque: float = 2.0  # N m at an action of 1; m g l = 9.81 N m would lift it at once
     friction: float = 0.05  # N m s
     dt: float = 0.1  # seconds under one action
-    substeps: int = 10  # Euler steps in dt
+    substeps: int = 5  # Euler steps in dt
 
     def step(self, state: Float[Tensor, "*b S"], action: Float[Tensor, "*b A"]) -> Float[Tensor, "*b S"]:
         """Hold an action for dt seconds."""

@@ -1,7 +1,8 @@
 """Bodies in the plane, from observations: where they stand, where their limbs are, and what a plan imagined of it.
 
-An observation lacks how far the body has come, since no policy should care. To draw it we integrate the speed: a
-trapezoid a step, right to a few percent of the distance. That works as well for states that a model has only imagined.
+An observation lacks how far the body has come, since no policy should care. To draw it we integrate the speed, a
+trapezoid a step: on a running half cheetah that is off by 1 cm in the 1.7 m of a plan. It works as well for states that
+a model has only imagined.
 
 Shapes: T1 states, F1 states of a plan with the present one, S numbers in a state, Q positions, G limbs.
 """
@@ -67,7 +68,7 @@ def imagine_and_run(planner: Planner, simulator: Simulator, moments: Sequence[in
     """Let a planner control the first copy of a simulator; at some moments compare its best plan with the physics.
 
     The copies start from where they stand. Between the moments the planner plans at every step, as always; what is
-    compared is one whole plan without another look. Raises ValueError for moments that are negative or not in order.
+    compared is one whole plan without another look. A fall ends nothing here. Raises ValueError for moments that are negative or not in order.
     """
     if list(moments) != sorted(set(moments)) or (moments and moments[0] < 0):
         raise ValueError(f"the moments must be steps in rising order, from 0 on, not {list(moments)}")

@@ -18,7 +18,7 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -237,18 +237,22 @@ def _screen(model: mujoco.MjModel, width: int, height: int) -> Iterator[tuple[mu
         screen.free()
 
 
-def _contexts() -> Iterator[tuple[str, object]]:
+def _contexts() -> Iterator[tuple[str, Callable]]:
     """Ways to reach OpenGL: EGL where MuJoCo would open a window of its own accord, else what it was told."""
     from mujoco.rendering.classic import gl_context
 
-    told = getattr(gl_context, "GLContext", None)
-    name = told.__module__.rsplit(".", 1)[-1] if told else "off"
+    told = getattr(gl_context, "GLContext", None) or _switched_off
+    name = "off" if told is _switched_off else told.__module__.rsplit(".", 1)[-1]
     if name == "glfw":
         yield "egl", _egl
     yield name, lambda: told
 
 
-def _egl():
+def _switched_off(width: int, height: int) -> None:
+    raise RuntimeError("MUJOCO_GL says that nothing is to be drawn")
+
+
+def _egl() -> type:
     from mujoco.egl import GLContext
 
     return GLContext
