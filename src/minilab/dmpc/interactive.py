@@ -93,7 +93,8 @@ def show_fan(data: Fan | Record, **options: Any) -> None:
 def live_fan(compute: Callable[[int], Fan], **options: Any) -> Any:
     """The same with a kernel: a button that calls `compute(seed)` with the next seed and shows the new candidates.
 
-    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ImportError, with what to install, if ipywidgets is missing.
+    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ImportError, with
+    what to install, if ipywidgets is missing.
     """
     try:
         import ipywidgets

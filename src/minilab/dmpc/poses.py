@@ -68,7 +68,8 @@ def imagine_and_run(planner: Planner, simulator: Simulator, moments: Sequence[in
     """Let a planner control the first copy of a simulator; at some moments compare its best plan with the physics.
 
     The copies start from where they stand. Between the moments the planner plans at every step, as always; what is
-    compared is one whole plan without another look. A fall ends nothing here. Raises ValueError for moments that are negative or not in order.
+    compared is one whole plan without another look. A fall ends nothing here. Raises ValueError for moments that are
+    negative or not in order.
     """
     if list(moments) != sorted(set(moments)) or (moments and moments[0] < 0):
         raise ValueError(f"the moments must be steps in rising order, from 0 on, not {list(moments)}")
