@@ -133,6 +133,13 @@ def test_replay_offers_the_speeds_that_were_asked_for_and_starts_with_the_first(
     assert found == [("0.025", "true", "1/40×"), ("0.1", "false", "1/10×"), ("1", "false", "1×")]
 
 
+def test_a_long_text_can_be_shown_in_one_paragraph():
+    stream = {"label": "x", "tokens": 3, "seconds": 1.0, "pieces": [{"text": ["One.\n\n", "## ", "Two"], "t": 1.0,
+                                                                    "accepted": 1}]}
+    assert ">One.\n\n<" in race_html([stream])
+    assert "<i>One. ¶ </i>## Two<" in race_html([stream], one_paragraph=True)
+
+
 def test_show_prints_the_numbers_where_there_is_no_notebook(capsys):
     record = Record("speculative", "race", "cpu", {}, {"streams": RACE}, {})
     show_race(record)

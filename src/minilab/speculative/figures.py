@@ -185,6 +185,6 @@ def batches(record: Record) -> Figure:
     gain.set(xscale="log", xlabel="texts in the batch", ylabel="speed-up over AR", ylim=(0, None))
     gain.set_xticks(sizes, [str(b) for b in sizes])
     gain.minorticks_off()
-    frontier.set(xlabel="tokens per second of one text", ylabel="of all texts", xlim=(0, None), ylim=(0, None))
+    frontier.set(xlabel="tokens/s of one text", ylabel="tokens/s of all texts", xlim=(0, None), ylim=(0, None))
     fig.legend(*gain.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
     return fig

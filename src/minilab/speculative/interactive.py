@@ -11,6 +11,7 @@ Nothing in them has an id, so that one page can hold the same figure twice. The 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -75,12 +76,14 @@ def token_texts(tokens: list[int], decode: Callable[[list[int]], str]) -> list[s
     return texts
 
 
-def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION, speeds: Mapping[float, str] = SPEEDS) -> str:
+def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION, speeds: Mapping[float, str] = SPEEDS,
+              one_paragraph: bool = False) -> str:
     """Decodings side by side, replayed at their measured speeds, or at a choice of multiples of them.
 
     A stream is {"label", "pieces", "tokens", "seconds"}. A piece is what arrived at once: "t" seconds since
     the start, "accepted" draft tokens (0 for plain decoding), and "text", a list with the text of each token,
-    the accepted ones first. A piece of one token may give its text as a string.
+    the accepted ones first. A piece of one token may give its text as a string. With `one_paragraph` line breaks
+    are shown as ¶, which keeps a long text short.
 
     Raises ValueError for a stream whose numbers contradict each other.
     """
@@ -88,6 +91,9 @@ def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION, speeds:
         raise ValueError("a race needs at least one stream")
     for stream in streams:
         _check_stream(stream)
+    if one_paragraph:
+        streams = [{**s, "pieces": [{**p, "text": [re.sub(r"\n+", " ¶ ", t) for t in _texts(p)]} for p in s["pieces"]]}
+                   for s in streams]
     end = max(s["seconds"] for s in streams)
     most = max(len(_texts(p)) for s in streams for p in s["pieces"])
     rows = [[s["label"], str(s["tokens"]), str(len(s["pieces"])), f"{s['tokens'] / len(s['pieces']):.2f}",
