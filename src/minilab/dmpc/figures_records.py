@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from minilab.core.records import Record
 from minilab.core.style import INK, PALETTE, figure
@@ -12,6 +14,16 @@ from minilab.core.style import INK, PALETTE, figure
 COLORS = {"diffusion": PALETTE.blue, "regression": PALETTE.orange, "auto-regressive": PALETTE.green}
 CONDITIONS = {"clear": "clear sight", "noisy": "noisy sensors", "hidden": "joint speeds hidden"}
 OURS = ("D-MPC", "multi-step diffusion", "rewards and value", "dynamics adapted")
+
+
+def denoising(paths: Float[Tensor, "L n"]) -> Figure:
+    """Samples on their way from noise to data, a line each; those that end above zero in blue."""
+    fig, ax = figure(height=3.0)
+    calls = np.arange(len(paths))
+    for path in paths.T:
+        ax.plot(calls, path, color=PALETTE.blue if path[-1] > 0 else PALETTE.orange, linewidth=0.7, alpha=0.7)
+    ax.set(xlabel="calls of the denoiser", ylabel="x", xlim=(0, len(paths) - 1))
+    return fig
 
 
 def fixed(record: Record) -> Figure:
