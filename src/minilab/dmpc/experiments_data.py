@@ -59,14 +59,17 @@ def described(episodes: Episodes, task: Task) -> dict[str, float]:
             **{f"{part}_d4rl": float(task.normalized(value, steps)) for part, value in earned.items()}}
 
 
-def steps_per_second(task: Task, preset: DataPreset) -> dict[str, dict[str, float]]:
-    """Actions a second, on one thread and on all: stepped (a policy may see each state), and as whole rollouts."""
+def steps_per_second(task: Task, preset: DataPreset) -> dict[str, dict[str, dict[str, float]]]:
+    """Actions a second by number of threads, stepped (a policy may see each state) and as whole rollouts."""
     generator, runs, B, T = torch.Generator().manual_seed(preset.seed), {}, preset.copies, 50
     for threads in sorted({1, os.cpu_count() or 1}):
         simulator = Simulator(task, B, threads=threads)
         simulator.reset(generator)
         actions = 2 * torch.rand(B, 1, T, simulator.action_dim, generator=generator) - 1
-        runs[f"stepped, {threads} threads"] = lambda s=simulator, a=actions: [s.step(u) for u in a[:, 0].unbind(dim=1)]
-        runs[f"rolled out, {threads} threads"] = lambda s=simulator, a=actions: s.imagine(a)
-    seconds = interleaved(runs, repeats=preset.repeats)
-    return {name: spread([B * T / s for s in found]) for name, found in seconds.items()}
+        runs[f"stepped {threads}"] = lambda s=simulator, a=actions: [s.step(u) for u in a[:, 0].unbind(dim=1)]
+        runs[f"rolled_out {threads}"] = lambda s=simulator, a=actions: s.imagine(a)
+    found: dict[str, dict[str, dict[str, float]]] = {"stepped": {}, "rolled_out": {}}
+    for name, seconds in interleaved(runs, repeats=preset.repeats).items():
+        way, threads = name.split()
+        found[way][threads] = spread([B * T / s for s in seconds])
+    return found
