@@ -23,12 +23,13 @@ IMAGINED = {"facecolor": "none", "edgecolor": PALETTE.orange, "linewidth": 1.3}
 def swing_ups(swings: Mapping[str, Swing], plant: Pendulum, *, pushed: int | None = None, row: int = 0) -> Figure:
     """Height of the bob and torque of the motor against time, one line a swing-up; a push is marked at its step."""
     fig, (high, torque) = figure(2, 1, height=4.2, sharex=True, height_ratios=[3, 2])
-    for (name, swing), color, line in zip(swings.items(), (PALETTE.pink, PALETTE.orange, PALETTE.blue),
-                                          ("--", "-", "-"), strict=False):
+    styles = zip(swings.items(), (PALETTE.pink, PALETTE.orange, PALETTE.blue), ((0, (2, 3)), "-", "-"), (3, 2, 2),
+                 strict=False)
+    for (name, swing), color, line, order in styles:  # dots on top, so that two lines that are one can be told
         t = plant.dt * np.arange(swing.states.shape[1])
-        high.plot(t, height(swing.states[row]), line, color=color, label=name)
-        torque.step(t[:-1], plant.torque * swing.actions[row, :, 0].clamp(-1, 1), line, color=color, where="post",
-                    linewidth=1.2)
+        high.plot(t, height(swing.states[row]), linestyle=line, color=color, label=name, zorder=order)
+        torque.step(t[:-1], plant.torque * swing.actions[row, :, 0].clamp(-1, 1), linestyle=line, color=color,
+                    where="post", linewidth=1.2, zorder=order)
     if pushed is not None:
         for ax in (high, torque):
             ax.axvline(plant.dt * (pushed + 1), color=PALETTE.red, linewidth=1.2)
