@@ -15,7 +15,7 @@ from minilab.dmpc.baselines.ablations import (
     step_by_step,
     uniform,
 )
-from minilab.dmpc.baselines.autoregressive import learn_autoregressive
+from minilab.dmpc.baselines.autoregressive import SMALL, learn_autoregressive
 from minilab.dmpc.baselines.cloning import imitation, learn_cloning
 from minilab.dmpc.baselines.common import Chunked, learn_proposal
 from minilab.dmpc.baselines.mbop import Mbop, Shooting, learn_members
@@ -180,6 +180,13 @@ def test_beyond_its_span_the_autoregressive_model_starts_anew(autoregressive):
     seen = autoregressive.predict(s, a)
     again = autoregressive.predict(seen[:, 0, F - 1], a[:, :1, F:])
     torch.testing.assert_close(seen[:, :1, F:], again)
+
+
+def test_the_autoregressive_model_is_as_large_as_the_recipes_transformer(episodes):
+    network = NetworkConfig("transformer", 16, 1, 2, 32)
+    one = replace(RECIPE, steps=1)
+    own = learn_autoregressive(episodes, replace(one, dynamics=replace(RECIPE.dynamics, network=network)))
+    assert own.config.network == network and learn_autoregressive(episodes, one).config.network == SMALL
 
 
 def test_a_single_step_proposal_is_led_through_time_by_the_dynamics(cloned, members):

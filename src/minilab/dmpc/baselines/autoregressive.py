@@ -63,8 +63,10 @@ class AutoRegressive(nn.Module):
         return torch.cat(out, dim=1).view(B, N, F, -1)
 
 
-def learn_autoregressive(episodes: Episodes, recipe: Recipe, network: NetworkConfig = SMALL, **options
+def learn_autoregressive(episodes: Episodes, recipe: Recipe, network: NetworkConfig | None = None, **options
                          ) -> AutoRegressive:
-    """Train it by the recipe with a causal transformer of the given size."""
+    """Train it by the recipe, as large as the recipe's own transformer if it has one, else `SMALL`."""
+    own = recipe.dynamics.network
+    network = network or (own if own.kind == "transformer" else SMALL)
     config = ModelConfig(recipe.F, network, diffusion=False, clip=recipe.dynamics.clip)
     return learn_model(lambda S, A, scales, _: AutoRegressive(config, S, A, scales), episodes, recipe, **options)
