@@ -1,5 +1,6 @@
 """The three models on a system whose laws are known: s' = M s + B a."""
 
+import copy
 import math
 
 import pytest
@@ -151,6 +152,17 @@ def test_saved_models_plan_the_same_block(models, tmp_path):
     for one, other in ((models, again), (models.to("cpu"), again)):
         draws = [m.proposal.propose(state, 3, torch.Generator().manual_seed(7)) for m in (one, other)]
         assert torch.equal(*draws) and torch.equal(one.value(state), other.value(state))
+
+
+def test_eight_bits_keep_the_scales_of_numbers_that_move_little(models, tmp_path):
+    """One scale a row of 8-bit integers would set the unit of a slow number beside a fast one to zero."""
+    wide = copy.deepcopy(models)
+    wide.dynamics.changes.copy_(torch.tensor([1e-3, 1.0, 50.0]).repeat(4))
+    again = load_models(save_models(wide, tmp_path / "m.safetensors", what="test", how_made="test", dtype="int8"))
+    assert torch.equal(again.dynamics.change, wide.dynamics.change)
+    given = torch.zeros(20, 3), 2 * torch.rand(20, 1, 4, 2, generator=torch.Generator().manual_seed(0)) - 1
+    moved = [m.dynamics.predict(*given, torch.Generator().manual_seed(1)) / m.dynamics.change for m in (wide, again)]
+    assert (moved[0] - moved[1]).abs().mean() < 0.05 * moved[0].abs().mean()
 
 
 def test_training_is_a_function_of_the_seed():

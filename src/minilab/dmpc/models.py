@@ -101,7 +101,13 @@ class Dynamics(BlockModel):
 
     def __init__(self, config: ModelConfig, S: int, A: int, scales: Scales) -> None:
         super().__init__(config, S, S, A, scales)
-        self.register_buffer("change", scales.change[: config.span].clone())
+        # Flat, since what has rows is taken for a matrix when weights are stored in 8 bits, and scales must not be.
+        self.register_buffer("changes", scales.change[: config.span].flatten())
+
+    @property
+    def change(self) -> Float[Tensor, "F S"]:
+        """The spread of how far each number moves in 1..F steps: the unit of what the network predicts."""
+        return self.changes.view(-1, self.X)
 
     def training_loss(self, window: Window, generator: torch.Generator | None) -> Float[Tensor, ""]:
         moved = ((window.states - window.state[:, None]) / self.change).clamp(-self.config.clip, self.config.clip)
