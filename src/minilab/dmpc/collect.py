@@ -42,8 +42,8 @@ VERSION = 2  # of this file's recipes: a new number makes all data anew
 # What a search needs to get far enough: a body that falls starts with short episodes.
 SEARCHES = {
     "HalfCheetah-v5": Search(iterations=120),
-    "Hopper-v5": Search(iterations=160, directions=8, top=4),
-    "Walker2d-v5": Search(iterations=120, noise=0.03, step=0.02, alive=1.0),
+    "Hopper-v5": Search(iterations=130, directions=8, top=4),
+    "Walker2d-v5": Search(iterations=100, noise=0.03, step=0.03),
 }
 
 
