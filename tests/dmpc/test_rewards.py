@@ -5,8 +5,9 @@ import torch
 from dmpc.linear_system import linear_episodes
 
 from minilab.dmpc import rewards
+from minilab.dmpc.data import Windows
 from minilab.dmpc.envs import HALF_CHEETAH, WALKER
-from minilab.dmpc.support import Support, warning
+from minilab.dmpc.support import Support, precedents
 from minilab.planning.rank import Plans, sample_score_rank
 
 
@@ -91,5 +92,19 @@ def test_support_knows_the_data_and_not_what_lies_beyond():
 
     at_home = inside[0, :5].expand(1, 1, 5, 3)
     far = at_home + 20
-    assert warning(support.familiar(plans(torch.cat((far, at_home), dim=1)))) is None  # the second is chosen
-    assert "never seen" in warning(support.familiar(plans(torch.cat((at_home, far), dim=1))))
+    assert support.familiar(plans(torch.cat((far, at_home), dim=1))) >= 0.75  # the second is chosen
+    assert support.familiar(plans(torch.cat((at_home, far), dim=1))) == 0.0
+
+
+def test_precedents_count_the_windows_that_earn_enough():
+    windows = Windows(linear_episodes(30, 20), 4)
+
+    def reward(s, a, after):
+        return after[..., 0]
+
+    taken = windows.take(torch.arange(len(windows)))
+    earned = taken.states[..., 0].mean(dim=1)
+    found = precedents(reward, windows, 0.5, most=10**6)
+    assert found.share == float((earned >= 0.5).float().mean()) > 0 and found.best == float(earned.max())
+    assert found.warning is None
+    assert "do not show" in precedents(reward, windows, 100.0).warning

@@ -1,8 +1,10 @@
-"""Does a plan stay where there were data? A model answers for any state; outside its data the answer is a guess.
+"""Is there anything in the data like what is asked for, and does a plan stay near them?
 
-A planner that is asked for what nobody ever did picks the plan whose *predictions* please it, and those are the most
-wrong ones. So we measure how far a plan's states lie from the data: the distance to the nearest of some thousand states
-that were seen, in units of each number's spread, against how far held-out data lie from them.
+- A model answers for any state; outside its data the answer is a guess, and an optimizer likes the wrong guesses best.
+  `Support` measures how far a plan's states lie from the data: the distance to the nearest of some thousand states that
+  were seen, in units of each number's spread, against how far held-out data lie from them.
+- A planner that only ranks what its proposal draws stays near the data, and then does not do what was asked.
+  `precedents` tells beforehand: the share of the recorded stretches that would have satisfied the wish.
 
 Shapes: n states of the data, *b any leading dimensions, F1 states of a plan, S numbers in a state.
 """
@@ -13,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minilab.dmpc.data import Episodes
+from minilab.dmpc.data import Episodes, Windows
+from minilab.dmpc.rewards import Reward
 from minilab.planning.rank import Plans
 
 
@@ -45,12 +48,31 @@ class Support:
         return float((self.distance(plans.states[rows, plans.best][:, 1:]) <= 1).float().mean())
 
 
-def warning(familiar: float, *, least: float = 0.5) -> str | None:
-    """What to tell a user whose plans leave the data; None if enough of them stay."""
-    if familiar >= least:
-        return None
-    return (f"only {familiar:.0%} of the states that this plan predicts resemble any that the data show: the reward "
-            "asks for what was never seen, and the prediction is a guess. Ask for less, or collect data that show it")
+@dataclass(frozen=True)
+class Precedents:
+    """How often the data show what is asked for."""
+
+    share: float  # of the recorded stretches, that earn enough
+    best: float  # mean reward of a step in the best of them
+    enough: float
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell a user who asks for what is hardly there; None if it is."""
+        if self.share >= 1e-3:
+            return None
+        return (f"{self.share:.2%} of the recorded stretches earn {self.enough:g} a step or more; the best earns "
+                f"{self.best:.2f}. The reward asks for what the data do not show, and a plan can only come near what "
+                "they do: ask for less, or collect data that show it")
+
+
+def precedents(reward: Reward, windows: Windows, enough: float, *, most: int = 5000) -> Precedents:
+    """How many of a set's windows earn `enough` a step on average (evenly spaced windows, if there are many)."""
+    which = torch.linspace(0, len(windows) - 1, min(most, len(windows)), dtype=torch.float64).long()
+    w = windows.take(which.to(windows.index.device))
+    before = torch.cat((w.state[:, None], w.states[:, :-1]), dim=1)
+    earned = reward(before, w.actions, w.states).mean(dim=1)
+    return Precedents(float((earned >= enough).float().mean()), float(earned.max()), enough)
 
 
 def _states(episodes: Episodes, n: int, generator: torch.Generator) -> Float[Tensor, "n S"]:
