@@ -15,7 +15,7 @@ from minilab.dmpc.learn import Models
 from minilab.dmpc.models import Dynamics, ModelConfig, Proposal
 from minilab.dmpc.rollout import Controller
 from minilab.dmpc.study import Setting, key, place
-from minilab.planning.rank import Predict, Propose
+from minilab.planning.rank import Objective, Predict, Propose
 
 Contender = Callable[[], Controller]  # trains what it needs when it is called
 
@@ -41,10 +41,10 @@ class Contest:
             "Decision Diffuser": lambda: decision_diffuser.decision_diffuser(self.decision(), every=every, seed=seed),
             "D-MPC": lambda: dmpc(self.models, self.objective, n=n, every=every, seed=seed)}
 
-    def guided(self, joint: diffuser.Joint | None = None, objective=None, *, scale: float = 1.0) -> Controller:
+    def guided(self, joint: diffuser.Joint | None = None, objective: Objective | None = None) -> Controller:
         """Diffuser under this contest's objective or another, guided in units of the objective's spread."""
         objective = objective or self.objective
-        guide = diffuser.Guide(scale=scale, unit=max(diffuser.spread(objective, self.windows), 1e-3))
+        guide = diffuser.Guide(unit=max(diffuser.spread(objective, self.windows), 1e-3))
         return diffuser.diffuser(joint or self.joint(), objective, n=self.setting.n, guide=guide,
                                  every=self.setting.every, seed=self.seed)
 
@@ -71,12 +71,14 @@ class Contest:
                 "mean and noise": gaussian,
                 "uniform": lambda: ablations.uniform(F, A, generator)}
 
-    def predictors(self) -> dict[str, Callable[[], Predict]]:
+    def predictors(self, *, autoregressive: bool = True) -> dict[str, Callable[[], Predict]]:
         """Other models of the dynamics, D-MPC's own first."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         found = {name: (lambda c=config: ablations.from_dynamics(self.dynamics(c), generator))
                  for name, config in kinds(self.setting.recipe.dynamics).items()}
-        return {**found, "auto-regressive": lambda: ablations.from_dynamics(self.autoregressive(), generator)}
+        if autoregressive:
+            found["auto-regressive"] = lambda: ablations.from_dynamics(self.autoregressive(), generator)
+        return found
 
     def clone(self) -> Proposal:
         return cloning.learn_cloning(*self._given, **self._options("clone"))

@@ -25,6 +25,7 @@ from minilab.planning.rank import Objective
 class AblationPreset:
     name: str
     setting: Setting
+    autoregressive: bool = True  # a transformer, which takes long to train on two cores
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -32,7 +33,8 @@ class AblationPreset:
 
 ABLATION = {
     "cpu": AblationPreset("cpu", Setting(QUICK, episodes=4, steps=30, n=8), device="cpu"),
-    "two-cores": AblationPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100), device="cpu"),
+    "two-cores": AblationPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100), autoregressive=False,
+                               device="cpu"),
     "gpu": AblationPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
 }
 
@@ -44,7 +46,7 @@ def ablation(preset: AblationPreset) -> Record:
     returns: dict[str, dict[str, list]] = {"proposal": {}, "dynamics": {}, "objective": {}}
     for seed in setting.seeds:
         contest = Contest(setting, trained(setting, seed, device), seed)
-        proposals, predictors = contest.proposals(), contest.predictors()
+        proposals, predictors = contest.proposals(), contest.predictors(autoregressive=preset.autoregressive)
         usual = next(iter(proposals.values())), next(iter(predictors.values()))
         candidates = [("proposal", name, make, usual[1]) for name, make in proposals.items()]
         candidates += [("dynamics", name, usual[0], make) for name, make in predictors.items()]

@@ -33,10 +33,14 @@ class AutoRegressive(nn.Module):
         self.register_buffer("place", positions(config.span, D), persistent=False)
         for name, scale in (("mean", scales.mean), ("std", scales.std), ("change", scales.change[0])):
             self.register_buffer(name, scale.clone())
+        shown = torch.ones(S)
+        shown[list(config.hidden)] = 0  # of the present state alone: those after it are the model's own
+        self.register_buffer("shown", shown, persistent=False)
 
     def forward(self, states: Float[Tensor, "n T S"], actions: Float[Tensor, "n T A"]) -> Float[Tensor, "n T S"]:
         """For each step the state after it, given the states and actions up to it."""
         normal = (states - self.mean) / self.std
+        normal = torch.cat((self.shown * normal[:, :1], normal[:, 1:]), dim=1)
         tokens = self.enter(torch.cat((normal, actions), dim=2)) + self.place[: states.shape[1]]  # n T D
         condition = self.first(normal[:, 0])
         for block in self.blocks:
@@ -68,5 +72,6 @@ def learn_autoregressive(episodes: Episodes, recipe: Recipe, network: NetworkCon
     """Train it by the recipe, as large as the recipe's own transformer if it has one, else `SMALL`."""
     own = recipe.dynamics.network
     network = network or (own if own.kind == "transformer" else SMALL)
-    config = ModelConfig(recipe.F, network, diffusion=False, clip=recipe.dynamics.clip)
+    config = ModelConfig(recipe.F, network, diffusion=False, clip=recipe.dynamics.clip,
+                         hidden=recipe.dynamics.hidden)
     return learn_model(lambda S, A, scales, _: AutoRegressive(config, S, A, scales), episodes, recipe, **options)
