@@ -61,7 +61,7 @@ class Sizes:
     seed: int = 0  # of the episodes; a search has its own
 
 
-CPU = Sizes(episodes=100, oracle=OracleConfig(samples=24, iterations=3))
+CPU = Sizes(episodes=100)
 SIZES = {"cpu": CPU, "full": Sizes(episodes=1000), "million": Sizes(episodes=5000)}
 
 
