@@ -7,7 +7,7 @@ import torch
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Experiment, Record
-from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, films, ship
+from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, ship, showcase
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator
 from minilab.dmpc.learn import papers
@@ -91,5 +91,6 @@ EXPERIMENTS = {
     "effort": Experiment(experiments_plan.effort, experiments_plan.EFFORT),
     "distill": Experiment(experiments_plan.distill, experiments_plan.DISTILL),
     "speed": Experiment(experiments_plan.speed, experiments_plan.SPEED),
-    "films": Experiment(films.films, films.FILMS),
+    "films": Experiment(showcase.films, showcase.FILMS),
+    "plans": Experiment(showcase.plans, showcase.PLANS),
 }

@@ -1,4 +1,4 @@
-"""The films of chapter 2: one body, one model, different wishes; and a broken knee, before and after."""
+"""What chapter 2 shows of the shipped models: films of one body under several wishes, and the plans of one decision."""
 
 import time
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from minilab.dmpc.agent import dmpc
 from minilab.dmpc.bodies import load_body, weaken
 from minilab.dmpc.collect import SIZES, collect
 from minilab.dmpc.envs import HALF_CHEETAH, Simulator
+from minilab.dmpc.interactive import fan
 from minilab.dmpc.rewards import planned
 from minilab.dmpc.rollout import rollout
 from minilab.dmpc.ship import shipped
@@ -69,3 +70,32 @@ def films(preset: FilmsPreset) -> Record:
         results[name] = {"speed": float(rewards.quantities(states).speed(states).mean()),
                          "pitch": float(rewards.quantities(states).pitch(states).mean()), "bytes": path.stat().st_size}
     return Record.new(experiment="dmpc/films", preset=preset, results=results, started=started)
+
+
+@dataclass(frozen=True)
+class PlansPreset:
+    name: str
+    n: int = 64
+    moments: tuple[int, ...] = (0, 3, 45)  # steps of a run at which plans are drawn
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "cpu"
+
+
+PLANS = {"cpu": PlansPreset("cpu")}
+
+
+@with_threads
+def plans(preset: PlansPreset) -> Record:
+    """The candidates of a few decisions, and how five objectives rank the same ones."""
+    started, models, task = time.perf_counter(), shipped(preset.device), HALF_CHEETAH
+    forward = planned(rewards.run(task), discount=1.0)
+    wishes = {"run": rewards.run(task), "1 m/s": rewards.track_speed(1.0), "backward": rewards.track_speed(-1.0),
+              "nose down": rewards.track_pitch(0.5), "rise": rewards.track_height(0.1, 0.2)}
+    run = rollout(dmpc(models, forward, n=preset.n, every=2, seed=preset.seed), Simulator(task, 1),
+                  max(preset.moments) + 1, torch.Generator().manual_seed(preset.seed))
+    names = ("at rest", "starting", "running")
+    starts = {name: run.episodes.states[0, t] for name, t in zip(names, preset.moments, strict=True)}
+    found = fan(dmpc(models, forward, n=preset.n, seed=preset.seed),
+                {name: planned(reward, discount=1.0) for name, reward in wishes.items()}, starts, dt=task.dt, n=preset.n)
+    return Record.new(experiment="dmpc/plans", preset=preset, results=found, started=started)
