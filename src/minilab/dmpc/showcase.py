@@ -96,6 +96,6 @@ def plans(preset: PlansPreset) -> Record:
                   max(preset.moments) + 1, torch.Generator().manual_seed(preset.seed))
     names = ("at rest", "starting", "running")
     starts = {name: run.episodes.states[0, t] for name, t in zip(names, preset.moments, strict=True)}
-    found = fan(dmpc(models, forward, n=preset.n, seed=preset.seed),
-                {name: planned(reward, discount=1.0) for name, reward in wishes.items()}, starts, dt=task.dt, n=preset.n)
+    objectives = {name: planned(reward, discount=1.0) for name, reward in wishes.items()}
+    found = fan(dmpc(models, forward, n=preset.n, seed=preset.seed), objectives, starts, dt=task.dt, n=preset.n)
     return Record.new(experiment="dmpc/plans", preset=preset, results=found, started=started)
