@@ -1,6 +1,9 @@
 """What the experiments compute out of episodes: intervals, crossings, what was granted, operations."""
 
+import importlib.util
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,3 +134,13 @@ def test_statistics_of_the_behavior():
     found = study.statistics(episodes)
     assert math.isclose(found["mean"], float(episodes.returns.mean()), rel_tol=1e-6)
     assert found["episodes"] == 10 and found["transitions"] == 200 and found["best"] >= found["p90"] >= found["mean"]
+
+
+def test_benchmark_agrees_with_its_peers_and_records_every_ratio(tmp_path):
+    path = Path(__file__).parents[2] / "benchmarks/dmpc.py"
+    spec = importlib.util.spec_from_file_location("benchmark_dmpc", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(["--repeats", "1", "--copies", "2", "--records", str(tmp_path)])
+    found = json.loads((tmp_path / "dmpc/benchmark.cpu.json").read_text())["results"]["ratios"]
+    assert found.keys() == script.RATIOS.keys() and all(ratio["median"] > 0 for ratio in found.values())

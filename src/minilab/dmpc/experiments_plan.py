@@ -1,6 +1,7 @@
 """What the planner is made of, how hard it must look, how fast it is, and what is left when a network imitates it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from minilab.dmpc.baselines import diffuser
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.data import Scales
 from minilab.dmpc.distill import Distillation, distilled
-from minilab.dmpc.envs import HOPPER, Simulator, task_named
+from minilab.dmpc.envs import HOPPER, Simulator, Task, task_named
 from minilab.dmpc.learn import Models, Recipe, blank, papers, small
 from minilab.dmpc.models import ModelConfig
 from minilab.dmpc.rewards import planned, run, weighted
@@ -204,31 +205,44 @@ def speed(preset: SpeedPreset) -> Record:
     The networks need not have learned anything for this: time does not depend on what they say.
     """
     started, device = time.perf_counter(), pick_device(preset.device)
-    task, recipe = task_named(preset.task), preset.recipe
-    S, A = task.state_dim, task.action_dim
-    scales = Scales(torch.zeros(S), torch.ones(S), torch.ones(recipe.F, S))
-    torch.manual_seed(preset.seed)
-    models = Models(task.name, recipe, *(part.eval().requires_grad_(False) for part in blank(recipe, S, A, scales)))
-    models = models.to(device)
-    joint = diffuser.Joint(replace(recipe.dynamics, span=recipe.F + 1, levels=20, steps=20, eta=1.0), S, A, scales)
-    joint = joint.to(device).eval().requires_grad_(False)
-    objective = Setting(recipe, task=task.name).objective(models)
-    planner, state = dmpc(models, objective, n=preset.n), models.value.mean[None]
-    generator = torch.Generator(device).manual_seed(0)
-    seconds = interleaved(
-        {"D-MPC": lambda: planner.plan(state),
-         "Diffuser": lambda: diffuser.plan(joint, state, objective, n=preset.n, guide=diffuser.Guide(),
-                                           generator=generator)},
-        repeats=preset.repeats, warmup=2, device=device)
-    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in
-                  (("proposal", models.proposal), ("dynamics", models.dynamics), ("Diffuser", joint))}
-    flops = plan_flops(parameters, recipe, preset.n)
+    contestants = planners(preset.recipe, task_named(preset.task), preset.n, device, seed=preset.seed)
+    seconds = interleaved(contestants, repeats=preset.repeats, warmup=2, device=device)
+    parameters = sizes(preset.recipe, task_named(preset.task))
+    flops = plan_flops(parameters, preset.recipe, preset.n)
     rate = product_rate(device, 4096 if device.type == "cuda" else 1024)
     results = {"parameters": parameters, "n": preset.n, "seconds": {name: spread(s) for name, s in seconds.items()},
                "times_diffuser": spread([b / a for a, b in zip(seconds["D-MPC"], seconds["Diffuser"], strict=True)]),
                "flops": flops, "flops_per_s": rate,
                "share_of_rate": flops / rate / spread(seconds["D-MPC"])["median"]}
     return Record.new(experiment="dmpc/speed", preset=preset, results=results, started=started)
+
+
+def planners(recipe: Recipe, task: Task, n: int, device: torch.device, *, seed: int = 0) -> dict[str, Callable]:
+    """One decision of D-MPC and of Diffuser for one robot, each a function; their networks have learned nothing."""
+    torch.manual_seed(seed)
+    models, joint = (part.to(device) for part in _blanks(recipe, task))
+    objective = Setting(recipe, task=task.name).objective(models)
+    planner, state = dmpc(models, objective, n=n), models.value.mean[None]
+    generator = torch.Generator(device).manual_seed(seed)
+    guide = diffuser.Guide()
+    return {"D-MPC": lambda: planner.plan(state),
+            "Diffuser": lambda: diffuser.plan(joint, state, objective, n=n, guide=guide, generator=generator)}
+
+
+def sizes(recipe: Recipe, task: Task) -> dict[str, int]:
+    """Parameters of what each planner asks."""
+    models, joint = _blanks(recipe, task)
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in
+            (("proposal", models.proposal), ("dynamics", models.dynamics), ("Diffuser", joint))}
+
+
+def _blanks(recipe: Recipe, task: Task) -> tuple[Models, diffuser.Joint]:
+    S, A = task.state_dim, task.action_dim
+    scales = Scales(torch.zeros(S), torch.ones(S), torch.ones(recipe.F, S))
+    joint = replace(recipe.dynamics, span=recipe.F + 1, levels=20, steps=20, eta=1.0)
+    parts = [part.eval().requires_grad_(False)
+             for part in (*blank(recipe, S, A, scales), diffuser.Joint(joint, S, A, scales))]
+    return Models(task.name, recipe, *parts[:3]), parts[3]
 
 
 def plan_flops(parameters: dict[str, int], recipe: Recipe, n: int) -> float:
