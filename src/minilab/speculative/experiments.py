@@ -195,8 +195,8 @@ def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *,
                ) -> dict:
     """The theory's constants for each lookahead K, in units of one target step: a draft step, a check of K + 1 tokens.
 
-    All are timed as decoding launches them, greedily and with nothing else going on: a draft step is the Kth part of a
-    chain of K, which on a GPU is one launch.
+    All are timed as decoding launches them, greedily: a draft step is the Kth part of a chain of K, which on a GPU is
+    one launch. Low quartiles, because a busy machine interrupts long passes more often than short ones.
     """
     batch = Batch([[0] * (prefix + 1)], 1, (), pair.target, pair.draft, lookahead=max(lookaheads))
     caches = {model: prefill(model, batch.sequences, batch.capacity) for model in (pair.target, pair.draft)}
@@ -214,10 +214,10 @@ def pass_costs(pair: Pair, lookaheads: tuple[int, ...], device: torch.device, *,
                          **{f"draft {K}": partial(chain, pair.draft, K) for K in lookaheads},
                          **{f"verify {K}": partial(check, K) for K in lookaheads}},
                         repeats=repeats, warmup=2, device=device)
-    median = {name: spread(t)["median"] for name, t in found.items()}
-    step = median["step"]
-    return {"target_step_s": step, "draft": {str(K): median[f"draft {K}"] / K / step for K in lookaheads},
-            "verify": {str(K): median[f"verify {K}"] / step for K in lookaheads}}
+    calm = {name: spread(t)["low"] for name, t in found.items()}
+    step = calm["step"]
+    return {"target_step_s": step, "draft": {str(K): calm[f"draft {K}"] / K / step for K in lookaheads},
+            "verify": {str(K): calm[f"verify {K}"] / step for K in lookaheads}}
 
 
 EXPERIMENTS = {
