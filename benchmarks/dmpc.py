@@ -25,6 +25,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.core.timing import interleaved, spread
+from minilab.dmpc.bodies import quiet
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, Simulator
 from minilab.dmpc.experiments_plan import planners
 from minilab.dmpc.learn import Recipe, papers, small
@@ -74,7 +75,8 @@ def simulators(preset: Preset) -> dict[str, Callable[[], object]]:
     ours.reset(generator)
     start = ours.physics
     actions = 2 * torch.rand(T, B, ours.action_dim, generator=generator) - 1
-    theirs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make(task.environment) for _ in range(B)])
+    with quiet():
+        theirs = gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make(task.environment) for _ in range(B)])
     theirs.reset(seed=preset.seed)
     data, model = mujoco.MjData(ours.model), ours.model
 

@@ -4,23 +4,32 @@ The bodies are Gymnasium's own files, so that a body without a defect is the one
 returns an edited copy; the model that it was given stays whole.
 """
 
+import contextlib
 import copy
 import importlib.util
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import mujoco
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MuJoCo from writing its warnings into a log file in the current folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda text: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
 @cache
 def _whole(file: str) -> mujoco.MjModel:
     folder = Path(importlib.util.find_spec("gymnasium").origin).parent / "envs" / "mujoco" / "assets"
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda text: None)  # one of the files says `settotalmass`, which MuJoCo means to drop
-    try:
+    with quiet():  # one of the files says `settotalmass`, which MuJoCo means to drop
         return mujoco.MjModel.from_xml_path(str(folder / file))
-    finally:
-        mujoco.set_mju_user_warning(before)
 
 
 def load_body(file: str) -> mujoco.MjModel:

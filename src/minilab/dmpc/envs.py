@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from mujoco.batch import Batch
 from torch import Tensor
 
-from minilab.dmpc.bodies import load_body
+from minilab.dmpc.bodies import load_body, quiet
 
 TOO_FAR = 1e3  # no sound body here moves or turns so fast, and MuJoCo itself objects only at 1e10
 BEGINNING = 1.0  # time at which an episode starts; MuJoCo sets it to 0 when it resets an unstable simulation
@@ -146,7 +146,7 @@ class Simulator:
         self.batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._time[:] = BEGINNING
         self._qpos[:], self._qvel[:] = np.split(physics, [self.model.nq], axis=1)
-        with _quiet():
+        with quiet():  # an instability is returned, not logged
             self.batch.forward()  # as Gymnasium does: the first step then starts from these contact forces
         return self.observe()
 
@@ -168,7 +168,7 @@ class Simulator:
             raise ValueError("an action is NaN or infinite: look at what the policy was given")
         actions, was = actions.detach().cpu().clamp(-1, 1), self._qpos[:, 0].copy()
         self._ctrl[:] = actions.numpy()
-        with _quiet():
+        with quiet():
             self.batch.step(nstep=self.task.frame_skip)
         state = self.observe()
         unstable = ~_sound(self._time, state)
@@ -189,7 +189,7 @@ class Simulator:
         clock = mujoco.mjtState.mjSTATE_TIME.value
         u = actions.detach().cpu().clamp(-1, 1).double().reshape(B * N, F, A)
         u = u.repeat_interleave(self.task.frame_skip, dim=1).numpy()
-        with _quiet():
+        with quiet():
             seen = oracle.batch.rollout(u.shape[1], u, record=("qpos", "qvel", clock))
         last = slice(self.task.frame_skip - 1, None, self.task.frame_skip)
         states = _observed(self.task, seen["qpos"][:, last], seen["qvel"][:, last])  # BN F S
@@ -208,14 +208,3 @@ def _observed(task: Task, qpos: np.ndarray, qvel: np.ndarray) -> Tensor:
 def _sound(time: np.ndarray, state: Float[Tensor, "*b S"]) -> Bool[Tensor, "*b"]:
     """Whether the physics held: nothing was reset, and no number is NaN or absurd."""
     return torch.from_numpy(time >= BEGINNING) & (state.abs() < TOO_FAR).all(dim=-1)
-
-
-class _quiet:
-    """MuJoCo writes each instability into a log file in the current folder; we return it instead."""
-
-    def __enter__(self) -> None:
-        self._before = mujoco.get_mju_user_warning()
-        mujoco.set_mju_user_warning(lambda text: None)
-
-    def __exit__(self, *error) -> None:
-        mujoco.set_mju_user_warning(self._before)
