@@ -4,20 +4,15 @@ The wrong answers run in this process against the notebook's own tests. What nee
 one graded folder.
 """
 
-import ast
-import contextlib
 import csv
-import io
-import re
 import subprocess
 import sys
-import textwrap
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
+from instructor import SOLUTION, Lab, failing_with, leaks, secrets
 
 from minilab import grading
 from minilab.grading import reports, student, submissions
@@ -26,63 +21,6 @@ nbformat = pytest.importorskip("nbformat")
 ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "labs" / "01-speculative-decoding.ipynb"
 POINTS = {"q1": 2, "q2": 2, "q3": 4, "q4": 3, "q5a": 3, "q5b": 3, "q7": 4, "q8": 3, "q9": 4}
-MEASURES = "measures"  # the tag of cells that decode text, or show what came of it: no question's tests need them
-SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION\n?", re.DOTALL | re.MULTILINE)
-
-
-# ------------------------------------------------------------------------------------- reading the lab
-
-
-class Lab:
-    """An instructor notebook taken apart along its markers, without Otter."""
-
-    def __init__(self, path: Path) -> None:
-        self.public: list[str] = []  # cells that students see as they are
-        self.solutions: dict[str, str] = {}  # question -> solution cell
-        self.tests: dict[str, dict[str, tuple[str, bool]]] = {}  # question -> test -> (source, hidden)
-        question = block = ""
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "raw":
-                marker = re.match(r"# (BEGIN|END) (\w+)", cell.source)
-                if marker and marker[2] != "QUESTION":
-                    block = marker[2] if marker[1] == "BEGIN" else ""
-                elif marker and marker[1] == "BEGIN":
-                    question = re.search(r"^name: (\w+)$", cell.source, re.M)[1]
-            elif block == "SOLUTION":
-                self.solutions[question] = cell.source
-            elif block == "TESTS":
-                name = re.search(r"^def (test_\w+)", cell.source, re.M)[1]
-                known = self.tests.setdefault(question, {})
-                assert name not in known, f"{question} has two tests called {name}: Otter keeps only the last"
-                known[name] = (cell.source, "hidden: true" in cell.source)
-            elif cell.cell_type == "code":
-                self.public.append(cell.source)
-
-    def namespace(self) -> dict:
-        """The lab's variables after all cells but tests and measurements have run, solutions included."""
-        env: dict = {}
-        cells = nbformat.read(LAB, as_version=4).cells
-        with contextlib.redirect_stdout(io.StringIO()):
-            for cell in cells:
-                if cell.cell_type != "code" or MEASURES in cell.metadata.get("tags", ()):
-                    continue
-                if "BEGIN TEST CONFIG" not in cell.source:
-                    exec(TransformerManager().transform_cell(cell.source), env)  # %pip is not Python
-        return env
-
-    def failing(self, question: str, env: dict) -> set[str]:
-        """The tests of a question that fail in these variables, each called as Otter calls it."""
-        failed = set()
-        for name, (source, _) in self.tests[question].items():
-            alone: dict = {}  # Otter gives a test no name but its parameters
-            exec(source.rsplit(f"\n\n{name}(", 1)[0], alone)
-            parameters = alone[name].__code__.co_varnames[: alone[name].__code__.co_argcount]
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    alone[name](*(env.get(parameter) for parameter in parameters))
-            except Exception:
-                failed.add(name)
-        return failed
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +45,6 @@ def test_solutions_pass_and_stubs_fail_every_test(lab, solved):
         stub = SOLUTION.sub(r"\1...\n", lab.solutions[question])
         assert "SOLUTION" not in stub and stub != lab.solutions[question]
         assert failing_with(lab, solved, question, stub) == set(lab.tests[question])
-
-
-def failing_with(lab: Lab, env: dict, question: str, answer: str) -> set[str]:
-    """The tests of a question that fail when `answer` runs in place of the solution."""
-    exec(textwrap.dedent(answer), env)
-    try:
-        return lab.failing(question, env)
-    finally:
-        exec(lab.solutions[question], env)
 
 
 WORKED, ZEROS = "test_worked_example", "test_zeros_and_batches"
@@ -467,36 +396,6 @@ def build(tmp_path_factory) -> Path:
     """Lab 1 as `minilab assign` makes it (`graded` shows that its solutions earn full marks)."""
     pytest.importorskip("otter")
     return grading.assign(LAB, tmp_path_factory.mktemp("labs"), run_tests=False)
-
-
-def lines_that_matter(source: str) -> set[str]:
-    """Lines long enough to give something away, without spaces and quotes: Otter rewrites both."""
-    return {line for line in map(plain, source.splitlines()) if len(line) >= 16}
-
-
-def plain(text: str) -> str:
-    return re.sub(r"[\s\"'()]", "", text)
-
-
-def secrets(lab: Lab) -> dict[str, set[str]]:
-    """What no student file may hold: lines of solutions and hidden tests that no public cell has."""
-    visible = [source for tests in lab.tests.values() for source, hidden in tests.values() if not hidden]
-    public = plain("\n".join(lab.public + visible))
-    found = {}
-    for question, cell in lab.solutions.items():
-        body = "".join(match[2] for match in SOLUTION.finditer(cell)) or cell  # a written one is all secret
-        found[f"solution of {question}"] = {line for line in lines_that_matter(body) if line not in public}
-    for question, tests in lab.tests.items():
-        for name, (source, hidden) in tests.items():
-            if hidden:
-                lines = lines_that_matter(source) | lines_that_matter(ast.unparse(ast.parse(source)))
-                found[f"{name} of {question}"] = {line for line in lines if line not in public}
-    return found
-
-
-def leaks(secret: dict[str, set[str]], text: str) -> set[str]:
-    text = plain(text)
-    return {owner for owner, lines in secret.items() if any(line in text for line in lines)}
 
 
 @pytest.mark.slow

@@ -1,0 +1,108 @@
+"""An instructor notebook taken apart: what students see, the solutions, the tests, and what wrong answers earn."""
+
+import ast
+import contextlib
+import io
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+nbformat = pytest.importorskip("nbformat")
+# The tags of cells that no question's tests need: they measure, or show what came of it, or need a screen.
+LEFT_OUT = {"measures", "skip-execution"}
+SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION\n?", re.DOTALL | re.MULTILINE)
+
+
+class Lab:
+    """An instructor notebook taken apart along its markers, without Otter."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.public: list[str] = []  # cells that students see as they are
+        self.solutions: dict[str, str] = {}  # question -> solution cell
+        self.tests: dict[str, dict[str, tuple[str, bool]]] = {}  # question -> test -> (source, hidden)
+        question = block = ""
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "raw":
+                marker = re.match(r"# (BEGIN|END) (\w+)", cell.source)
+                if marker and marker[2] != "QUESTION":
+                    block = marker[2] if marker[1] == "BEGIN" else ""
+                elif marker and marker[1] == "BEGIN":
+                    question = re.search(r"^name: (\w+)$", cell.source, re.M)[1]
+            elif block == "SOLUTION":
+                self.solutions[question] = cell.source
+            elif block == "TESTS":
+                name = re.search(r"^def (test_\w+)", cell.source, re.M)[1]
+                known = self.tests.setdefault(question, {})
+                assert name not in known, f"{question} has two tests called {name}: Otter keeps only the last"
+                known[name] = (cell.source, "hidden: true" in cell.source)
+            elif cell.cell_type == "code":
+                self.public.append(cell.source)
+
+    def namespace(self) -> dict:
+        """The lab's variables after all cells but tests and those left out have run, solutions included."""
+        env: dict = {}
+        cells = nbformat.read(self.path, as_version=4).cells
+        with contextlib.redirect_stdout(io.StringIO()):
+            for cell in cells:
+                if cell.cell_type != "code" or LEFT_OUT & set(cell.metadata.get("tags", ())):
+                    continue
+                if "BEGIN TEST CONFIG" not in cell.source:
+                    exec(TransformerManager().transform_cell(cell.source), env)  # %pip is not Python
+        return env
+
+    def failing(self, question: str, env: dict) -> set[str]:
+        """The tests of a question that fail in these variables, each called as Otter calls it."""
+        failed = set()
+        for name, (source, _) in self.tests[question].items():
+            alone: dict = {}  # Otter gives a test no name but its parameters
+            exec(source.rsplit(f"\n\n{name}(", 1)[0], alone)
+            parameters = alone[name].__code__.co_varnames[: alone[name].__code__.co_argcount]
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    alone[name](*(env.get(parameter) for parameter in parameters))
+            except Exception:
+                failed.add(name)
+        return failed
+
+
+def failing_with(lab: Lab, env: dict, question: str, answer: str) -> set[str]:
+    """The tests of a question that fail when `answer` runs in place of the solution."""
+    exec(textwrap.dedent(answer), env)
+    try:
+        return lab.failing(question, env)
+    finally:
+        exec(lab.solutions[question], env)
+
+
+def lines_that_matter(source: str) -> set[str]:
+    """Lines long enough to give something away, without spaces and quotes: Otter rewrites both."""
+    return {line for line in map(plain, source.splitlines()) if len(line) >= 16}
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[\s\"'()]", "", text)
+
+
+def secrets(lab: Lab) -> dict[str, set[str]]:
+    """What no student file may hold: lines of solutions and hidden tests that no public cell has."""
+    visible = [source for tests in lab.tests.values() for source, hidden in tests.values() if not hidden]
+    public = plain("\n".join(lab.public + visible))
+    found = {}
+    for question, cell in lab.solutions.items():
+        body = "".join(match[2] for match in SOLUTION.finditer(cell)) or cell  # a written one is all secret
+        found[f"solution of {question}"] = {line for line in lines_that_matter(body) if line not in public}
+    for question, tests in lab.tests.items():
+        for name, (source, hidden) in tests.items():
+            if hidden:
+                lines = lines_that_matter(source) | lines_that_matter(ast.unparse(ast.parse(source)))
+                found[f"{name} of {question}"] = {line for line in lines if line not in public}
+    return found
+
+
+def leaks(secret: dict[str, set[str]], text: str) -> set[str]:
+    text = plain(text)
+    return {owner for owner, lines in secret.items() if any(line in text for line in lines)}
