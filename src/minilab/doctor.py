@@ -37,7 +37,7 @@ def report() -> tuple[str, bool]:
 
 
 def _versions() -> list[str]:
-    libraries = ("torch", "numpy", "matplotlib", "safetensors", "tokenizers", "ipywidgets")
+    libraries = ("torch", "numpy", "matplotlib", "safetensors", "tokenizers", "ipywidgets", "mujoco", "gymnasium")
     found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in libraries)
     return [f"minilab {__version__}, Python {platform.python_version()} ({sys.executable})", found]
 
