@@ -1,5 +1,6 @@
 """The figures of chapter 2's experiments: a record in, a matplotlib figure out. Bars are 95 % intervals."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -64,9 +65,13 @@ def worth(record: Record) -> Figure:
 
 
 def wishes(record: Record) -> Figure:
-    """What came against what was asked for, one panel a quantity; on the diagonal every wish is granted."""
+    """What came against what was asked for, one panel a quantity; on the diagonal every wish is granted.
+
+    A quantity of which only one value was asked for has no panel.
+    """
     rows = {name: row for name, row in record.results["wishes"].items() if row["target"] is not None}
-    quantities = list(dict.fromkeys(name.split()[0] for name in rows))
+    asked_for = Counter(name.split()[0] for name in rows)
+    quantities = [quantity for quantity, n in asked_for.items() if n > 1]
     fig, axes = figure(1, len(quantities), height=3.6, squeeze=False)
     for ax, quantity in zip(axes[0], quantities, strict=True):
         mine = sorted((row for name, row in rows.items() if name.split()[0] == quantity), key=lambda row: row["target"])
