@@ -51,9 +51,9 @@ def films(preset: FilmsPreset) -> Record:
     scenes = {
         "run": ("as fast as it can", planner(forward), None, "A two-legged cheetah runs with long leaps"),
         "slow": ("at 1 m/s", planner(planned(rewards.track_speed(1.0), discount=1.0)), None,
-                 "The same body goes slowly, with small steps"),
+                 "The same body comes down from its nose and goes on slowly"),
         "lean": ("nose down", planner(planned(rewards.track_pitch(0.5), discount=1.0)), None,
-                 "The same body leans forward with its head low"),
+                 "The same body rests on its head and holds its back high"),
         "broken": ("knee dead, old model", planner(forward), broken,
                    "With its back shin limp the body drags itself on"),
         "adapted": ("knee dead, new dynamics", planner(forward, retold), broken,
