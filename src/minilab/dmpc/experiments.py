@@ -30,7 +30,7 @@ class FixedPreset:
 FIXED = {
     "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), oracle_episodes=2,
                        device="cpu"),
-    "two-cores": FixedPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100),
+    "two-cores": FixedPreset("two-cores", Setting(LAPTOP, seeds=(0, 1, 2), steps=100),
                              tiers=("mixed",), oracle_episodes=4, device="cpu"),
     "gpu": FixedPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
     "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),

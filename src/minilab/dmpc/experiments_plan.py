@@ -34,7 +34,7 @@ class AblationPreset:
 
 ABLATION = {
     "cpu": AblationPreset("cpu", Setting(QUICK, episodes=4, steps=30, n=8), device="cpu"),
-    "two-cores": AblationPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100), autoregressive=False,
+    "two-cores": AblationPreset("two-cores", Setting(LAPTOP, seeds=(0, 1, 2), steps=100), autoregressive=False,
                                device="cpu"),
     "gpu": AblationPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
 }
@@ -86,7 +86,7 @@ class EffortPreset:
 EFFORT = {
     "cpu": EffortPreset("cpu", Setting(QUICK, episodes=4, steps=30), candidates=(1, 8), horizons=(8,),
                         sampling=((2, 1),), chunks=(1, 2), device="cpu"),
-    "two-cores": EffortPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100), candidates=(1, 4, 16, 64),
+    "two-cores": EffortPreset("two-cores", Setting(LAPTOP, seeds=(0, 1, 2), steps=100), candidates=(1, 4, 16, 64),
                               horizons=(8, 16), sampling=((2, 1), (5, 2), (10, 5)), chunks=(1, 2, 4), device="cpu"),
     "gpu": EffortPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
 }
@@ -150,7 +150,7 @@ class DistillPreset:
 DISTILL = {
     "cpu": DistillPreset("cpu", Setting(QUICK, episodes=4, steps=30, n=8),
                          Distillation(copies=4, steps=30, updates=200), device="cpu"),
-    "two-cores": DistillPreset("two-cores", Setting(LAPTOP, episodes=8, steps=100), device="cpu"),
+    "two-cores": DistillPreset("two-cores", Setting(LAPTOP, seeds=(0, 1, 2), steps=100), device="cpu"),
     "gpu": DistillPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64),
                          Distillation(copies=64, steps=200, rounds=3, updates=4000), device="cuda"),
 }
