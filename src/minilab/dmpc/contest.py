@@ -8,7 +8,7 @@ import torch
 
 from minilab.dmpc.agent import Planner, dmpc
 from minilab.dmpc.baselines import ablations, cloning, decision_diffuser, diffuser, mbop
-from minilab.dmpc.baselines.autoregressive import learn_autoregressive
+from minilab.dmpc.baselines.autoregressive import AutoRegressive, learn_autoregressive
 from minilab.dmpc.baselines.common import learn_dynamics, learn_proposal
 from minilab.dmpc.data import Windows
 from minilab.dmpc.learn import Models
@@ -99,7 +99,7 @@ class Contest:
         return [learn_dynamics(*self._given, config, **self._options("dynamics", config, seed=1000 * i + self.seed))
                 for i in range(n)]
 
-    def autoregressive(self):
+    def autoregressive(self) -> AutoRegressive:
         return learn_autoregressive(*self._given, **self._options("autoregressive"))
 
     def joint(self) -> diffuser.Joint:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.core.device import cache_dir
-from minilab.dmpc.collect import SIZES, collect
+from minilab.dmpc.collect import SIZES, collect, dataset_path
 from minilab.dmpc.data import Episodes
 from minilab.dmpc.envs import Simulator, Task, task_named
 from minilab.dmpc.learn import Models, Recipe, learn, small
@@ -38,7 +38,7 @@ class Setting:
     task: str = "HalfCheetah-v5"
     tier: str = "mixed"  # of the data (collect.py)
     size: str = "cpu"  # of the data
-    seeds: tuple[int, ...] = (0,)  # of training; each is scored on the same starts
+    seeds: tuple[int, ...] = (0,)  # of training, and of the starts that all systems of that seed share
     episodes: int = 20
     steps: int = 200  # of an episode
     n: int = 32  # candidates N
@@ -72,8 +72,8 @@ def trained(setting: Setting, seed: int, device: torch.device | str) -> Models:
 
 def key(setting: Setting, seed: int) -> dict:
     """What a trained network depends on, of a setting: its data and its recipe."""
-    data = setting.task, setting.tier, SIZES[setting.size], setting.sensor_noise, setting.held_out
-    return {"data": data, "recipe": setting.recipe, "seed": seed}
+    data = dataset_path(setting.body, setting.tier, SIZES[setting.size]).name  # holds all that makes them
+    return {"data": (data, setting.sensor_noise, setting.held_out), "recipe": setting.recipe, "seed": seed}
 
 
 def place(key: dict) -> Path:
