@@ -69,7 +69,8 @@ def distilled(teacher: Planner, simulator: Simulator, scales: Scales, config: Di
             return s[which.to(s.device)], a[which.to(s.device)]
 
         train(student.requires_grad_(True), batches, lambda model, batch: (model(batch[0]) - batch[1]).square().mean(),
-              TrainConfig(steps=config.updates, lr=config.lr, weight_decay=1e-4, warmup=50, ema=0.99, precision="fp32"))
+              TrainConfig(steps=config.updates, lr=config.lr, weight_decay=1e-4, warmup=min(50, config.updates),
+                          ema=0.99, precision="fp32"))
     return student.eval().requires_grad_(False)
 
 
