@@ -82,7 +82,7 @@ def read_bandwidth(device: torch.device, size: int = 2**28) -> float:
     return size / min(times(lambda: x.sum(), repeats=5, device=device))
 
 
-def product_rate(device: torch.device, size: int = 1024) -> float:
-    """Floating-point operations a second of a square float32 product: the ceiling for a pass over many."""
-    a = torch.rand(size, size, device=device)
+def product_rate(device: torch.device, size: int = 1024, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second of a square matrix product: the ceiling for a pass over many."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
     return 2 * size**3 / min(times(lambda: a @ a, repeats=5, device=device))

@@ -8,6 +8,7 @@ Shapes: B windows of a batch.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ import mujoco
 import torch
 from torch import nn
 
-from minilab.dmpc.data import Episodes, Mixture, Windows
+from minilab.dmpc.data import Episodes, Mixture, Windows, joined
 from minilab.dmpc.envs import Simulator, task_named
 from minilab.dmpc.learn import Models, Recipe, fit
 from minilab.dmpc.rollout import Controller, Noisy, rollout
@@ -28,6 +29,7 @@ class Play:
     """How much is played, and how long the model learns from it."""
 
     episodes: int = 100  # the paper's number
+    rounds: int = 1  # in which they are played, each by the planner that has learned from those before
     steps: int = 100  # of an episode
     noise: float = 0.4  # of Ornstein-Uhlenbeck noise on the actions, at most
     old: float = 0.5  # share of a batch that comes from the data before the change
@@ -41,6 +43,20 @@ def play_data(controller: Controller, task: str, model: mujoco.MjModel, play: Pl
     simulator = Simulator(task_named(task), play.episodes, model=model)
     return rollout(Noisy(controller, play.noise, generator), simulator, play.steps, generator, source="play",
                    desc="play").episodes
+
+
+def practised(models: Models, planner: Callable[[Models], Controller], model: mujoco.MjModel, old: Episodes,
+              play: Play, *, seed: int = 0) -> tuple[Models, Episodes]:
+    """Play in a changed body and adapt the dynamics, in turns; the models after the last, and all that was played.
+
+    `planner` makes the controller that plays from the models so far.
+    """
+    found, played = models, []
+    for turn in range(play.rounds):
+        share = replace(play, episodes=play.episodes * (turn + 1) // play.rounds - play.episodes * turn // play.rounds)
+        played.append(play_data(planner(found), models.task, model, share, seed + 100 * turn))
+        found = adapted(models, old, joined(played), play, seed=seed)
+    return found, joined(played)
 
 
 def tuned(model: M, old: Episodes, new: Episodes, recipe: Recipe, play: Play, *, seed: int = 0) -> M:

@@ -27,6 +27,7 @@ class Contest:
         self.setting, self.models, self.seed = setting, models, seed
         self.device = models.value.mean.device
         self.objective = setting.objective(models)
+        self.generators = [torch.Generator(self.device).manual_seed(seed) for _ in range(2)]  # to propose, to predict
         self.windows = Windows(setting.data()[0].to(self.device), setting.recipe.F)
 
     def systems(self) -> dict[str, Contender]:
@@ -49,12 +50,13 @@ class Contest:
                                  every=self.setting.every, seed=self.seed)
 
     def planner(self, propose: Propose, predict: Predict) -> Planner:
-        """D-MPC's planner with parts of one's own."""
-        return Planner(propose, predict, self.objective, n=self.setting.n, every=self.setting.every, device=self.device)
+        """D-MPC's planner with parts of `proposals` and `predictors`."""
+        return Planner(propose, predict, self.objective, n=self.setting.n, every=self.setting.every, device=self.device,
+                       generators=self.generators)
 
     def proposals(self) -> dict[str, Callable[[], Propose]]:
         """Other ways to propose, D-MPC's own first."""
-        recipe, generator = self.setting.recipe, torch.Generator(self.device).manual_seed(self.seed)
+        recipe, generator = self.setting.recipe, self.generators[0]
         F, A = recipe.F, self.models.proposal.X
 
         def gaussian() -> Propose:
@@ -73,7 +75,7 @@ class Contest:
 
     def predictors(self, *, autoregressive: bool = True) -> dict[str, Callable[[], Predict]]:
         """Other models of the dynamics, D-MPC's own first."""
-        generator = torch.Generator(self.device).manual_seed(self.seed)
+        generator = self.generators[1]
         found = {name: (lambda c=config: ablations.from_dynamics(self.dynamics(c), generator))
                  for name, config in kinds(self.setting.recipe.dynamics).items()}
         if autoregressive:

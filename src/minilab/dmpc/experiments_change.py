@@ -1,5 +1,6 @@
 """What D-MPC was made for: a reward that it hears of at run time, and a body that breaks."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.dmpc import bodies, rewards
-from minilab.dmpc.adapt import Play, adapted, play_data, prediction_error, tuned
+from minilab.dmpc.adapt import Play, adapted, play_data, practised, prediction_error, tuned
 from minilab.dmpc.agent import Planner, dmpc
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator, Task
@@ -150,8 +151,8 @@ DEFECT = {
     "two-cores": DefectPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=8, steps=100),
                               Play(episodes=50, updates=1000),
                               broken=("dead back shin", "reversed back thigh"), device="cpu"),
-    "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=64),
-                        Play(updates=4000), device="cuda"),
+    "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=128),
+                        Play(rounds=2, updates=4000), device="cuda"),
 }
 
 
@@ -173,19 +174,28 @@ def defect(preset: DefectPreset) -> Record:
         contest = Contest(setting, models, seed)
         joint, old = contest.joint(), setting.data()[0]
 
-        def score(where: str, row: str, controller, body: mujoco.MjModel | None = None, *, s=seed, **options) -> None:
-            run = play(controller, setting, seed=s, model=body, desc=f"{where}, {row}", **options)
+        def score(where: str, row: str, controller, body: mujoco.MjModel | Simulator | None = None, *, s=seed) -> None:
+            world = {"simulator" if isinstance(body, Simulator) else "model": body}
+            run = play(controller, setting, seed=s, desc=f"{where}, {row}", **world)
             returns[where].setdefault(row, []).append(run.returns.tolist())
 
         def planner(models: Models, n: int = setting.n, s=seed) -> Planner:
             return dmpc(models, objective, n=n, every=setting.every, seed=s)
 
+        def seer(models: Models, body: mujoco.MjModel | None, s=seed) -> tuple[Planner, Simulator]:
+            """D-MPC with the world itself for its dynamics, and that world."""
+            world = Simulator(setting.body, setting.episodes, model=body, threads=os.cpu_count() or 1)
+            generator = torch.Generator(device).manual_seed(s)
+            return Planner(lambda state, n: models.proposal.propose(state, n, generator),
+                           lambda state, actions: world.imagine(actions).to(device), objective, n=setting.n,
+                           every=setting.every, device=device), world
+
         score("intact", "D-MPC", planner(models))
         score("intact", "Diffuser", contest.guided(joint, objective))
+        score("intact", "the true dynamics", *seer(models, None))
         for name, body in broken.items():
-            new, unseen = (play_data(planner(models, 16), setting.task, body, preset.play, draw)
-                           for draw in (seed, 500 + seed))
-            retold = adapted(models, old, new, preset.play, seed=seed)
+            retold, new = practised(models, lambda m: planner(m, 16), body, old, preset.play, seed=seed)
+            unseen = play_data(planner(retold, 16), setting.task, body, preset.play, 50 + seed)
             both = adapted(retold, old, new, preset.play, seed=seed, part="proposal")
             for when, m in (("before", models), ("after", retold)):
                 errors[name].setdefault(when, []).append(prediction_error(m, unseen))
@@ -195,10 +205,7 @@ def defect(preset: DefectPreset) -> Record:
             score(name, "Diffuser before", contest.guided(joint, objective), body)
             rejoined = tuned(joint, old, new, setting.recipe, preset.play, seed=seed)
             score(name, "Diffuser adapted", contest.guided(rejoined, objective), body)
-            world = Simulator(setting.body, setting.episodes, model=body)
-            perfect = planner(models)
-            perfect.predict = lambda state, actions, w=world: w.imagine(actions).to(actions.device)
-            score(name, "the true dynamics", perfect, simulator=world)
+            score(name, "the true dynamics", *seer(models, body))
     for name, body in broken.items():
         world = Simulator(setting.body, preset.oracle_episodes, model=body)
         oracle = Oracle(world, objective)

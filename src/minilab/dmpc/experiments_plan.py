@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
+from minilab.core.replay import replayed
 from minilab.core.timing import interleaved, product_rate, spread
-from minilab.dmpc.agent import dmpc
+from minilab.dmpc.agent import dmpc, lowered, swift
 from minilab.dmpc.baselines import diffuser
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.data import Scales
@@ -19,7 +22,7 @@ from minilab.dmpc.learn import Models, Recipe, blank, papers, small
 from minilab.dmpc.models import ModelConfig
 from minilab.dmpc.rewards import planned, run, weighted
 from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
-from minilab.planning.rank import Objective
+from minilab.planning.rank import Objective, Plans, sample_score_rank
 
 
 @dataclass(frozen=True)
@@ -208,25 +211,41 @@ def speed(preset: SpeedPreset) -> Record:
     contestants = planners(preset.recipe, task_named(preset.task), preset.n, device, seed=preset.seed)
     seconds = interleaved(contestants, repeats=preset.repeats, warmup=2, device=device)
     parameters = sizes(preset.recipe, task_named(preset.task))
-    flops = plan_flops(parameters, preset.recipe, preset.n)
-    rate = product_rate(device, 4096 if device.type == "cuda" else 1024)
+    flops, size = plan_flops(parameters, preset.recipe, preset.n), 8192 if device.type == "cuda" else 1024
+    ways = {name.removeprefix("D-MPC") for name in seconds if name.startswith("D-MPC")}
+    rates = {way: product_rate(device, size, torch.bfloat16 if "16 bits" in way else torch.float32) for way in ways}
     results = {"parameters": parameters, "n": preset.n, "seconds": {name: spread(s) for name, s in seconds.items()},
-               "times_diffuser": spread([b / a for a, b in zip(seconds["D-MPC"], seconds["Diffuser"], strict=True)]),
-               "flops": flops, "flops_per_s": rate,
-               "share_of_rate": flops / rate / spread(seconds["D-MPC"])["median"]}
+               "times_diffuser": {f"D-MPC{way}": spread([b / a for a, b in zip(
+                   seconds[f"D-MPC{way}"], seconds[f"Diffuser{way}"], strict=True)]) for way in ways},
+               "flops": flops, "flops_per_s": {f"D-MPC{way}": rate for way, rate in rates.items()},
+               "share_of_rate": {f"D-MPC{way}": flops / rate / spread(seconds[f"D-MPC{way}"])["median"]
+                                 for way, rate in rates.items()}}
     return Record.new(experiment="dmpc/speed", preset=preset, results=results, started=started)
 
 
 def planners(recipe: Recipe, task: Task, n: int, device: torch.device, *, seed: int = 0) -> dict[str, Callable]:
-    """One decision of D-MPC and of Diffuser for one robot, each a function; their networks have learned nothing."""
+    """One decision of D-MPC and of Diffuser for one robot, each a function; their networks have learned nothing.
+
+    On a GPU each comes in three ways: called kernel by kernel, replayed as one graph, and that in 16 bits.
+    """
     torch.manual_seed(seed)
     models, joint = (part.to(device) for part in _blanks(recipe, task))
-    objective = Setting(recipe, task=task.name).objective(models)
-    planner, state = dmpc(models, objective, n=n), models.value.mean[None]
-    generator = torch.Generator(device).manual_seed(seed)
-    guide = diffuser.Guide()
-    return {"D-MPC": lambda: planner.plan(state),
-            "Diffuser": lambda: diffuser.plan(joint, state, objective, n=n, guide=guide, generator=generator)}
+    objective, state = Setting(recipe, task=task.name).objective(models), models.value.mean[None]
+    guide, generator = diffuser.Guide(), torch.Generator(device).manual_seed(seed)
+
+    def eager(state: Tensor) -> Plans:
+        return sample_score_rank(state, lambda s, n: models.proposal.propose(s, n, generator),
+                                 lambda s, a: models.dynamics.predict(s, a, generator), objective, n)
+
+    def guided(joint: diffuser.Joint, state: Tensor) -> Plans:
+        return diffuser.plan(joint, state, objective, n=n, guide=guide, generator=generator)
+
+    found = {"D-MPC": partial(eager, state), "Diffuser": partial(guided, joint, state)}
+    if device.type == "cuda":
+        for way, ours, theirs in (("one graph", models, joint), ("16 bits, one graph", swift(models), lowered(joint))):
+            found[f"D-MPC, {way}"] = partial(dmpc(ours, objective, n=n).plan, state)
+            found[f"Diffuser, {way}"] = partial(replayed(partial(guided, theirs), device, (generator,)), state)
+    return found
 
 
 def sizes(recipe: Recipe, task: Task) -> dict[str, int]:

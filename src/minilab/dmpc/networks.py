@@ -7,6 +7,7 @@ the block as one long vector and suits a laptop; the transformer reads it as F t
 Shapes: N blocks, F steps, X numbers a step, Y known numbers a step, S numbers in a state, D width.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -77,8 +78,24 @@ class TransformerDenoiser(nn.Module):
 
     def forward(self, x: Float[Tensor, "N F X"], k: Int[Tensor, "N"], state: Float[Tensor, "N S"],
                 along: Float[Tensor, "N F Y"] | None = None) -> Float[Tensor, "N F X"]:
-        tokens = self.enter(x if along is None else torch.cat((x, along), dim=2)) + self.place  # N F D
+        tokens = self.enter(x if along is None else torch.cat((x, along), dim=2))  # N F D
+        tokens = tokens + self.place.to(tokens.dtype)
         condition = self.level(k) + self.state(state)
         for block in self.blocks:
             tokens = block(tokens, condition)
         return self.leave(self.norm(tokens))
+
+
+class Lowered(nn.Module):
+    """A copy of a denoiser with its weights in 16 bits, for a GPU; what goes in and comes out stays in 32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.network, self.dtype = copy.deepcopy(network), dtype
+        for p in self.network.parameters():  # buffers keep their digits
+            p.data = p.data.to(dtype)
+
+    def forward(self, x: Float[Tensor, "N F X"], k: Int[Tensor, "N"], state: Float[Tensor, "N S"],
+                along: Float[Tensor, "N F Y"] | None = None) -> Float[Tensor, "N F X"]:
+        known = None if along is None else along.to(self.dtype)
+        return self.network(x.to(self.dtype), k, state.to(self.dtype), known).to(x.dtype)

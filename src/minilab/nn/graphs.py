@@ -1,11 +1,9 @@
-"""A transformer whose passes have fixed shapes, so that a GPU can replay them as CUDA graphs.
+"""A transformer whose passes have fixed shapes, so that a GPU can replay them as CUDA graphs (`core/replay.py`).
 
-A small model's pass is a few hundred kernels of a few microseconds each, and launching one from Python takes longer
-than running it. A graph launches all of them at once. For that nothing may depend on values that only the host
-knows: queries attend over all slots of a cache under a mask, and where a row's tokens go is computed on the device
-from the rows' lengths. What is captured is any function of tensors over one cache or several, from a single
-pass to a whole round of a target and its draft; it is captured at its first call with given shapes, which takes some
-tenths of a second.
+Nothing may then depend on values that only the host knows: queries attend over all slots of a cache under a mask, and
+where a row's tokens go is computed on the device from the rows' lengths. What is captured is any function of tensors
+over one cache or several, from a single pass to a whole round of a target and its draft; it is captured at its first
+call with given shapes, which takes some tenths of a second.
 
 Without CUDA, and for many rows, the same functions run uncaptured: same results, same shapes, only no graph.
 """
@@ -18,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minilab.core.replay import Replay
 from minilab.nn.transformer import Block, KVCache, Transformer
 
 MOST_ROWS = 16  # rows leave a batch one by one, and each number of rows needs graphs of its own
@@ -80,7 +79,7 @@ def captured(caches: tuple, key: Hashable, fn: Callable, *inputs: Tensor, device
         if full not in buffer.graphs:
             with torch.cuda.device(device):  # a generator's state is put where the current device is
                 buffer.graphs[full] = _Graph(caches, fn, inputs)
-        return buffer.graphs[full].replay(caches, inputs)
+        return buffer.graphs[full](caches, inputs)
     inputs = tuple(x.to(device) for x in inputs)
     if static and len(caches) == 1:
         found, (end,) = _inside(caches, fn, inputs, [caches[0].lengths.to(device, copy=True)])
@@ -108,47 +107,30 @@ def _inside(caches: Caches, fn: Callable, inputs: tuple[Tensor, ...], lengths: S
 
 
 class _Graph:
-    """One captured function: memory for its inputs, the graph, and the memory of its outputs."""
+    """One captured function of caches: what `Replay` captures, and the lengths before and after."""
 
     def __init__(self, caches: Caches, fn: Callable, inputs: tuple[Tensor, ...]) -> None:
-        device, side = caches[0].k.device, caches[0].buffer.stream
         generators = [cache.buffer.generator for cache in caches]
         states = [g.get_state() for g in generators]
-        self.inputs = tuple(x.to(device, copy=True) for x in inputs)
-        self.lengths = torch.stack([cache.lengths for cache in caches]).to(device)  # n B
-        here = torch.cuda.current_stream(device)
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            for _ in range(2):  # kernels are chosen and workspaces made before the capture
-                _inside(caches, fn, self.inputs, self.lengths.clone().unbind())
-        here.wait_stream(side)
-        here.synchronize()
-        self.graph = torch.cuda.CUDAGraph()
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-            self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph, stream=side):
-            self.outputs, end = _inside(caches, fn, self.inputs, self.lengths.clone().unbind())
-            end = torch.stack(end)
-        self._rewind(generators, states)
-        self.graph.replay()
-        self.advance = (end - self.lengths).cpu()  # the same for any lengths
-        self._rewind(generators, states)
+        lengths = torch.stack([cache.lengths for cache in caches])  # n B
 
-    @staticmethod
-    def _rewind(generators: list[torch.Generator], states: list[Tensor]) -> None:
+        def run(*given: Tensor) -> tuple[object, Tensor]:
+            found, end = _inside(caches, fn, given[:-1], given[-1].clone().unbind())
+            return found, torch.stack(end)
+
+        self.replay = Replay(run, (*inputs, lengths), device=caches[0].k.device, generators=generators,
+                             stream=caches[0].buffer.stream)
+        _, end = self.replay(*inputs, lengths)
+        self.advance = end.cpu() - lengths  # the same for any lengths
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
 
-    def replay(self, caches: Caches, inputs: tuple[Tensor, ...]):
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            mine.copy_(given, non_blocking=True)
+    def __call__(self, caches: Caches, inputs: tuple[Tensor, ...]):
         lengths = torch.stack([cache.lengths for cache in caches])
-        self.lengths.copy_(lengths, non_blocking=True)
-        self.graph.replay()
+        found, _ = self.replay(*inputs, lengths)
         for cache, now in zip(caches, lengths + self.advance, strict=True):
             cache.lengths = now
-        return self.outputs
+        return found
 
 
 class StaticModel:

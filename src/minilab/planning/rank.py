@@ -58,6 +58,8 @@ def checked(scores: Tensor, actions: Float[Tensor, "B N F A"]) -> Float[Tensor, 
         raise ValueError(f"the objective returned shape {tuple(scores.shape)} for plans of shape "
                          f"{tuple(actions.shape)}: it must sum over time and return one score a plan, "
                          f"{tuple(actions.shape[:2])}")
+    if scores.is_cuda and torch.cuda.is_current_stream_capturing():
+        return scores  # there are no numbers yet: who replays the graph looks at them
     if bad := int(scores.isnan().sum()):
         raise ValueError(f"the objective is NaN for {bad} of {scores.numel()} plans: look for a division by zero, or "
                          "a root or logarithm of a negative number, at the states that the model predicts")

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from minilab.core.replay import replayed
 from minilab.dmpc.baselines.common import Chunked, learn_model, spaced
 from minilab.dmpc.data import Episodes, Scales, Window, Windows
 from minilab.dmpc.learn import Recipe
@@ -134,6 +135,15 @@ def plan(model: Joint, state: Float[Tensor, "B S"], objective: Objective, *, n: 
 def diffuser(model: Joint, objective: Objective, *, n: int = 64, guide: Guide | None = None, every: int = 1,
              seed: int = 0) -> Chunked:
     """Diffuser as a controller. The objective may be another at each call: nothing is trained for it."""
-    generator, guide = torch.Generator(model.mean.device).manual_seed(seed), guide or Guide()
-    return Chunked(lambda state: plan(model, state, objective, n=n, guide=guide, generator=generator).chosen,
-                   every=every, device=model.mean.device)
+    device, guide = model.mean.device, guide or Guide()
+    generator = torch.Generator(device).manual_seed(seed)
+    search = replayed(lambda state: plan(model, state, objective, n=n, guide=guide, generator=generator), device,
+                      (generator,))
+
+    def decide(state: Float[Tensor, "B S"]) -> Float[Tensor, "B F A"]:
+        with torch.inference_mode(False), torch.no_grad():  # a graph's memory outlives any one mode
+            plans = search(state)
+        checked(plans.scores, plans.actions)
+        return plans.chosen
+
+    return Chunked(decide, every=every, device=device)

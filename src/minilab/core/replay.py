@@ -1,0 +1,66 @@
+"""Functions of fixed shapes that a GPU replays as one graph.
+
+Small networks are hundreds of kernels of a few microseconds, and launching one from Python takes longer than running
+it. A graph launches all of them at once. For that the function must not depend on anything that only the host knows,
+nor wait for the device.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Replay:
+    """`fn(*inputs)`, captured for inputs of these shapes, with memory of its own for them and for what it returns.
+
+    `fn` may draw from `generators` of that GPU: a replay moves them on as the call would have. What a replay returns
+    is overwritten by the next one. Inputs may be on the host. `stream` is what to capture on (cuBLAS has scratch
+    memory a stream, which goes into the graph); by default a new one. Raises RuntimeError if `fn` cannot be captured.
+    """
+
+    def __init__(self, fn: Callable, inputs: Sequence[Tensor], *, device: torch.device,
+                 generators: Sequence[torch.Generator] = (), stream: "torch.cuda.Stream | None" = None) -> None:
+        self.inputs = tuple(x.to(device, copy=True) for x in inputs)
+        states, side = [g.get_state() for g in generators], stream or torch.cuda.Stream(device)
+        here = torch.cuda.current_stream(device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(2):  # kernels are chosen and workspaces made before the capture
+                fn(*self.inputs)
+        here.wait_stream(side)
+        here.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+            self.graph.register_generator_state(generator)
+        try:
+            with torch.cuda.graph(self.graph, stream=side):
+                self.outputs = fn(*self.inputs)
+        except RuntimeError as error:
+            raise RuntimeError("what is captured as a graph must neither wait for the GPU (.item(), `if tensor:`, "
+                               f".cpu()) nor use memory of the host; this does: {error}") from error
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+    def __call__(self, *inputs: Tensor):
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+
+def replayed(fn: Callable, device: torch.device | str, generators: Sequence[torch.Generator] = ()) -> Callable:
+    """`fn`, captured at its first call with inputs of other shapes and replayed from then on; without CUDA, `fn`."""
+    device, graphs = torch.device(device), {}
+    if device.type != "cuda":
+        return fn
+
+    def call(*inputs: Tensor):
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        if key not in graphs:
+            with torch.cuda.device(device):  # a generator's state is put where the current device is
+                graphs[key] = Replay(fn, inputs, device=device, generators=generators)
+        return graphs[key](*inputs)
+
+    return call
