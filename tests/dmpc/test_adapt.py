@@ -6,7 +6,7 @@ import pytest
 import torch
 from dmpc.linear_system import B, M, linear_episodes
 
-from minilab.dmpc.adapt import Play, adapted, play_data, prediction_error
+from minilab.dmpc.adapt import Play, adapted, play_data, practised, prediction_error
 from minilab.dmpc.agent import dmpc
 from minilab.dmpc.bodies import load_body, weaken
 from minilab.dmpc.data import Mixture, Windows
@@ -50,6 +50,22 @@ def test_adapting_teaches_the_new_dynamics_and_nothing_else(models):
 def test_adapting_the_proposal_leaves_the_dynamics_alone(models):
     other = adapted(models, linear_episodes(seed=1), reversed_episodes(), Play(updates=5), part="proposal")
     assert other.dynamics is models.dynamics and other.proposal is not models.proposal
+
+
+def test_play_goes_on_in_rounds_with_what_the_last_one_taught():
+    task, body = HALF_CHEETAH, weaken(load_body(HALF_CHEETAH.body), "bshin", 0.0)
+    recipe = replace(RECIPE, steps=5, value_steps=5, warmup=2)
+    old = play_data(Linear(torch.zeros(6, 17), torch.zeros(17), torch.ones(17)), task.name, body,
+                    Play(episodes=4, steps=12), seed=0)
+    begun, players = learn(old, recipe), []
+
+    def planner(found: Models):
+        players.append(found)
+        return dmpc(found, planned(run(task), discount=1.0), n=2)
+
+    found, played = practised(begun, planner, body, old, Play(episodes=5, steps=8, rounds=2, updates=3))
+    assert len(played) == 5 and players[0] is begun and len(players) == 2
+    assert players[1].proposal is begun.proposal is found.proposal and players[1].dynamics is not begun.dynamics
 
 
 def test_a_mixture_keeps_its_share_of_the_old_world():

@@ -1,0 +1,34 @@
+"""A function that is replayed gives what the call gives, and draws what the call draws."""
+
+import pytest
+import torch
+
+from minilab.core.replay import replayed
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def test_without_a_gpu_it_is_the_function_itself():
+    def double(x):
+        return 2 * x
+
+    assert replayed(double, "cpu") is double
+
+
+@needs_cuda
+def test_a_replay_computes_and_draws_what_the_call_does():
+    generators = [torch.Generator("cuda").manual_seed(3) for _ in range(2)]
+
+    def noisy(generator, x):
+        return {"sum": x.cumsum(0) + torch.empty_like(x).normal_(generator=generator)}
+
+    replay = replayed(lambda x: noisy(generators[0], x), "cuda", generators[:1])
+    for n in (5, 5, 8, 5):
+        x = torch.randn(n, device="cuda")
+        torch.testing.assert_close(replay(x)["sum"], noisy(generators[1], x)["sum"])
+
+
+@needs_cuda
+def test_what_waits_for_the_gpu_is_refused_with_advice():
+    with pytest.raises(RuntimeError, match="neither wait for the GPU"):
+        replayed(lambda x: x * float(x.sum()), "cuda")(torch.ones(3))
