@@ -13,7 +13,7 @@ from minilab.dmpc.data import load_episodes
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, TASKS, WALKER, Simulator
 from minilab.dmpc.experiments_data import DATA, DataPreset, described, steps_per_second
 from minilab.dmpc.oracle import OracleConfig
-from minilab.dmpc.policies import Linear, Search, stacked
+from minilab.dmpc.policies import WALKER_MIRROR, Linear, Search, stacked, two_legged
 from minilab.dmpc.rollout import rollout
 from minilab.dmpc.ship_data import ASSET, shipped_episodes
 
@@ -186,3 +186,24 @@ def test_the_shipped_set_is_small_and_holds_every_skill():
 
 def test_walker_and_hopper_search_otherwise_than_a_body_that_cannot_fall():
     assert CPU.search is None and SEARCHES[WALKER.name] != SEARCHES[HALF_CHEETAH.name]
+
+
+def test_a_skill_of_a_body_with_two_legs_treats_both_alike_and_keeps_the_gait_it_starts_from(tmp_path):
+    policy = Linear(torch.zeros(6, 17), torch.zeros(17), torch.ones(17))
+    job = collecting._Search(WALKER, TINY.other, "slow", policy, tmp_path)
+    last, _ = collecting._search(job)[-1]
+    torch.testing.assert_close(WALKER_MIRROR.weights(last.weights), last.weights)
+    assert torch.equal(last.std, policy.std) and last.weights.abs().max() > 0
+
+
+def test_walker_goes_on_from_hopper_in_two_searches(tmp_path, monkeypatch):
+    short = Search(iterations=3, directions=2, top=1, steps=10, alive=0.1)
+    monkeypatch.setattr(collecting, "SEARCHES", {HOPPER.name: short, WALKER.name: short})
+    monkeypatch.setattr(collecting, "STEADY", dataclasses.replace(short, iterations=2))
+    monkeypatch.setattr(collecting, "HOPPER_STEP", 1)
+    found = collecting.main_ladder(WALKER, folder=tmp_path)
+    hopper = collecting.main_ladder(HOPPER, folder=tmp_path)
+    assert len(found) == 5 and torch.equal(found[0][0].weights, two_legged(hopper[1][0]).weights)
+    assert torch.equal(found[3][0].weights, found[2][0].weights)  # the second search starts where the first ended
+    again = collecting.main_ladder(WALKER, folder=tmp_path)
+    assert [r for _, r in again] == [r for _, r in found] and len(list(tmp_path.glob("Walker2d*.safetensors"))) == 2

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from minilab.dmpc import policies
-from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, Simulator, Step
-from minilab.dmpc.policies import Linear, Search, ars, stacked
-from minilab.dmpc.rewards import track_pitch
+from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, WALKER, Simulator, Step
+from minilab.dmpc.policies import WALKER_MIRROR, Linear, Search, ars, stacked, two_legged
+from minilab.dmpc.rewards import run, track_pitch
+from minilab.dmpc.rollout import rollout
 
 S, A = 4, 2
 
@@ -107,3 +108,67 @@ def test_a_body_that_fell_earns_and_teaches_nothing_more():
 def test_a_short_search_makes_the_body_pitch_as_asked():
     ladder = ars(HALF_CHEETAH, Search(iterations=10, directions=8, top=4, steps=60), reward=track_pitch(0.5))
     assert ladder[-1][1] > ladder[0][1] + 3
+
+
+def test_the_mirror_swaps_the_legs_of_the_physics_itself():
+    """Swapped states and actions lead to swapped states: MuJoCo knows the body's symmetry, not our numbers."""
+    generator = torch.Generator().manual_seed(0)
+    simulator, swap = Simulator(WALKER, 4), list(WALKER_MIRROR.state)
+    simulator.reset(generator)
+    physics, action = simulator.physics, torch.rand(4, 6, generator=generator) * 2 - 1
+    whole = [0, *(i + 1 for i in swap)]  # the physics knows the distance too
+    after = simulator.step(action).state
+    simulator.place(physics[:, whole])
+    mirrored = simulator.step(action[:, list(WALKER_MIRROR.action)]).state
+    torch.testing.assert_close(mirrored, after[:, swap], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(mirrored, after, atol=1e-2)
+
+
+def test_a_mirrored_search_treats_both_legs_alike():
+    ladder = ars(WALKER, Search(iterations=3, directions=4, top=2, steps=15), mirror=WALKER_MIRROR)
+    policy = ladder[-1][0]
+    torch.testing.assert_close(WALKER_MIRROR.weights(policy.weights), policy.weights)
+    assert policy.weights.abs().max() > 0
+    state = torch.randn(5, 17, generator=torch.Generator().manual_seed(1))
+    other = policy.act(state[:, list(WALKER_MIRROR.state)])
+    torch.testing.assert_close(other, policy.act(state)[:, list(WALKER_MIRROR.action)])
+
+
+def test_each_of_two_legs_does_as_the_one_of_hopper():
+    generator = torch.Generator().manual_seed(0)
+    hopper = Linear(torch.randn(3, 11, generator=generator), torch.randn(11, generator=generator),
+                    torch.rand(11, generator=generator) + 0.5)
+    left, right = torch.randn(2, 7, 11, generator=generator)
+    right[:, [0, 1, 5, 6, 7]] = left[:, [0, 1, 5, 6, 7]]  # one torso
+    both = torch.cat((left[:, :5], right[:, 2:5], left[:, 5:], right[:, 8:]), dim=1)
+    torch.testing.assert_close(two_legged(hopper).act(both), torch.cat((hopper.act(left), hopper.act(right)), dim=1))
+
+
+def test_moments_that_are_kept_stay_those_of_the_start():
+    start = Linear(torch.zeros(3, 11), torch.arange(11.0), torch.ones(11))
+    search = Search(iterations=3, directions=3, top=1, steps=10)
+    kept, followed = (ars(HOPPER, search, start=start, keep_moments=keep)[-1][0] for keep in (True, False))
+    assert torch.equal(kept.mean, start.mean) and torch.equal(kept.std, start.std)
+    assert not torch.equal(followed.mean, start.mean)
+    with pytest.raises(ValueError, match="give it as start"):
+        ars(HOPPER, search, keep_moments=True)
+
+
+def test_a_blur_makes_every_return_less_certain_and_repeats_for_a_seed():
+    search = Search(iterations=1, directions=4, top=2, noise=1e-9, steps=30)
+    values = [ars(HALF_CHEETAH, search, blur=blur)[0][1] for blur in (0.0, 0.3, 0.3)]
+    assert values[1] == values[2] != values[0]
+
+
+def test_going_on_without_those_that_fell_changes_no_return():
+    generator = torch.Generator().manual_seed(0)
+    policy = Linear(0.3 * torch.randn(12, 3, 11, generator=generator), torch.zeros(11), torch.ones(11))
+    total, states = policies._returns(policy, Simulator(HOPPER, 12), run(HOPPER), 60, torch.Generator().manual_seed(1))
+    every = rollout(policy, Simulator(HOPPER, 12), 60, torch.Generator().manual_seed(1)).episodes
+    assert every.lengths.unique().numel() > 3 and len(states) == int(every.lengths.sum())
+    torch.testing.assert_close(total, _earned(every), atol=0.05, rtol=1e-3)
+
+
+def _earned(episodes):
+    rewards = run(HOPPER)(episodes.states[:, :-1], episodes.actions, episodes.states[:, 1:])
+    return (rewards * (torch.arange(rewards.shape[1]) < episodes.lengths[:, None])).sum(dim=1)

@@ -28,23 +28,26 @@ from minilab.core.parallel import parallel_map
 from minilab.core.progress import progress
 from minilab.core.weights import load_weights, save_weights
 from minilab.dmpc.data import LICENCE, Episodes, joined, load_episodes, save_episodes
-from minilab.dmpc.envs import Simulator, Task
+from minilab.dmpc.envs import HOPPER, WALKER, Simulator, Task, with_frame_skip
 from minilab.dmpc.oracle import Oracle, OracleConfig
-from minilab.dmpc.policies import Linear, Search, ars, stacked
+from minilab.dmpc.policies import WALKER_MIRROR, Linear, Search, ars, stacked, two_legged
 from minilab.dmpc.rewards import Quantities, Reward, planned, run, track_pitch, track_speed, weighted
 from minilab.dmpc.rollout import Noisy, rollout
 
 TIERS = ("medium", "mixed", "expert-mix", "diverse")
 FALL_COST = 10.0  # to the oracle
 VERSION = 2  # of this file's recipes: a new number makes all data anew
+FALLING = 1  # of the recipes for bodies that fall
 
 
-# What a search needs to get far enough: a body that falls starts with short episodes.
+# What a search needs to get far enough. A body that falls takes smaller steps, and learns from its own short episodes.
 SEARCHES = {
     "HalfCheetah-v5": Search(iterations=120),
-    "Hopper-v5": Search(iterations=130, directions=8, top=4),
-    "Walker2d-v5": Search(iterations=100, noise=0.03, step=0.03),
+    "Hopper-v5": Search(iterations=100, directions=12, top=6, noise=0.025, step=0.015),
+    "Walker2d-v5": Search(iterations=90, noise=0.025, step=0.02, alive=0.1),
 }
+HOPPER_STEP = 68  # of Hopper's ladder, from which Walker2d begins: it hops, and does not yet dash
+STEADY = Search(iterations=70, noise=0.015, step=0.012, alive=0.1)  # Walker2d's second search, with blurred actions
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ class Skill(NamedTuple):
 
 
 def skills(task: Task) -> dict[str, Skill]:
-    """The other objectives of the diverse tier. To be upright counts in all of them, where the body can fall."""
+    """The other objectives of the diverse tier. To be upright counts in all of them, where the body can fall.
+
+    Such a body starts from the end of its ladder wherever it has to keep moving.
+    """
     own, q = run(task), Quantities((task.state_dim - 1) // 2)
     slow, brisk, lean = (1.0, 2.5, 0.5) if task.environment == "HalfCheetah-v5" else (0.5, 1.0, 0.1)
 
@@ -85,11 +91,12 @@ def skills(task: Task) -> dict[str, Skill]:
 
     return {
         "backward": Skill(lambda s, a, after: own(s, a, after) - q.speed(s) - q.speed(after)),
-        "slow": Skill(also(track_speed(slow))),
+        "slow": Skill(also(track_speed(slow)), from_ladder=task.falls),
         "brisk": Skill(also(track_speed(brisk)), from_ladder=True),
-        "pitch": Skill(also(track_pitch(lean))),
+        "pitch": Skill(also(track_pitch(lean)), from_ladder=task.falls),
         "height": Skill(also(lambda s, a, after: q.height(after) - 0.3 * q.pitch(after).abs())),
-        "hop": Skill(also(lambda s, a, after: after[..., q.positions + 1].abs() - 0.5 * q.pitch(after).abs())),
+        "hop": Skill(also(lambda s, a, after: after[..., q.positions + 1].abs() - 0.5 * q.pitch(after).abs()),
+                     from_ladder=task.falls),
     }
 
 
@@ -119,18 +126,19 @@ def dataset_path(task: Task, tier: str, sizes: Sizes = CPU, *, folder: Path | No
     """Where a tier is kept: another task, size, seed or MuJoCo has another file."""
     if tier not in TIERS:
         raise ValueError(f"no tier {tier!r}; choose one of {', '.join(TIERS)}")
-    return _file(task, tier, sizes, folder)
+    return _file(task, tier, sizes, folder, *([FALLING] if task.falls else []))
 
 
 def ladder(task: Task, search: Search, *, skill: str | None = None, start: Linear | None = None,
-           folder: Path | None = None) -> list[tuple[Linear, float]]:
-    """What a search finds step by step (`policies.ars`), from the cache if it was made before."""
+           folder: Path | None = None, **options: object) -> list[tuple[Linear, float]]:
+    """What a search finds step by step (`policies.ars`, with its `options`), from the cache if it was made before."""
     begins = None if start is None else start.weights.tolist()
-    path = _file(task, skill or "ladder", search, folder, begins)
+    path = _file(task, skill or "ladder", search, folder, begins, *([options] if options else []))
     try:
         kept, _ = load_weights(path)
     except (FileNotFoundError, ValueError):  # none, or damaged
-        found = ars(task, search, reward=None if skill is None else skills(task)[skill].reward, start=start)
+        found = ars(task, search, reward=None if skill is None else skills(task)[skill].reward, start=start,
+                    **options)
         policies, returns = stacked([policy for policy, _ in found]), torch.tensor([value for _, value in found])
         kept = {"weights": policies.weights, "mean": policies.mean, "std": policies.std, "returns": returns}
         save_weights(kept, path, dtype="fp32", card={
@@ -138,6 +146,21 @@ def ladder(task: Task, search: Search, *, skill: str | None = None, start: Linea
             "how_made": "minilab.dmpc.collect.ladder", "search": dataclasses.asdict(search)})
     return [(Linear(kept["weights"][i], kept["mean"][i], kept["std"][i]), float(kept["returns"][i]))
             for i in range(len(kept["returns"]))]
+
+
+def main_ladder(task: Task, *, folder: Path | None = None) -> list[tuple[Linear, float]]:
+    """The ladder of a task's own search (`SEARCHES`).
+
+    Walker2d's goes on from Hopper's. It has two parts: legs that move alike learn to go, then to bear a blur. The first
+    hangs on the last bit of a float: another processor may find less (of three seeds, two came past eight meters).
+    """
+    search = SEARCHES[task.environment]
+    if task.environment != WALKER.name:
+        return ladder(task, search, folder=folder)
+    hopper = main_ladder(with_frame_skip(HOPPER, task.frame_skip), folder=folder)[HOPPER_STEP][0]
+    found = ladder(task, search, start=two_legged(hopper), mirror=WALKER_MIRROR, folder=folder)
+    return found + ladder(task, STEADY, start=found[-1][0], mirror=WALKER_MIRROR, blur=0.1, keep_moments=True,
+                          folder=folder)
 
 
 def middle(found: list[tuple[Linear, float]]) -> int:
@@ -157,7 +180,14 @@ class _Search(NamedTuple):
 
 
 def _search(job: _Search) -> list[tuple[Linear, float]]:
-    return ladder(job.task, job.search, skill=job.skill, start=job.start, folder=job.folder)
+    if not job.task.falls:
+        return ladder(job.task, job.search, skill=job.skill, start=job.start, folder=job.folder)
+    mirror = WALKER_MIRROR if job.task.environment == WALKER.name else None
+    search = dataclasses.replace(job.search, noise=0.03, step=0.03)
+    if job.start is not None:  # small moves, or the gait is lost
+        search = dataclasses.replace(job.search, noise=STEADY.noise, step=STEADY.step)
+    return ladder(job.task, search, skill=job.skill, start=job.start, mirror=mirror, keep_moments=job.start is not None,
+                  folder=job.folder)
 
 
 class _Shard(NamedTuple):
@@ -172,13 +202,15 @@ class _Shard(NamedTuple):
 
 def _shards(task: Task, tier: str, sizes: Sizes, workers: int, engine: str, folder: Path) -> list[_Shard]:
     """Who acts in which episode."""
-    found, E = ladder(task, sizes.search or SEARCHES[task.environment], folder=folder), sizes.episodes
+    E = sizes.episodes
+    found = main_ladder(task, folder=folder) if sizes.search is None else ladder(task, sizes.search, folder=folder)
     main = [(f"ladder {i}", policy) for i, (policy, _) in enumerate(found)]
     if tier == "mixed":
         acting = _spread(main, E)
     elif tier == "diverse":
         n, other = round(0.6 * E), skills(task)
-        jobs = [_Search(task, sizes.other, name, found[middle(found)][0] if skill.from_ladder else None, folder)
+        begin = found[-1 if task.falls else middle(found)][0]
+        jobs = [_Search(task, sizes.other, name, begin if skill.from_ladder else None, folder)
                 for name, skill in other.items()]
         acting = _spread(main, n)
         for i, steps in enumerate(parallel_map(_search, jobs, workers=workers, engine=engine)):
