@@ -8,7 +8,19 @@ import torch
 
 from minilab.core.files import package_data
 from minilab.dmpc import collect as collecting
-from minilab.dmpc.collect import CPU, SEARCHES, SIZES, TIERS, Sizes, collect, dataset_path, ladder, middle, skills
+from minilab.dmpc.collect import (
+    CPU,
+    SEARCHES,
+    SIZES,
+    TIERS,
+    Sizes,
+    collect,
+    dataset_path,
+    ladder,
+    main_ladder,
+    middle,
+    skills,
+)
 from minilab.dmpc.data import load_episodes
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, TASKS, WALKER, Simulator
 from minilab.dmpc.experiments_data import DATA, DataPreset, described, steps_per_second
@@ -207,3 +219,11 @@ def test_walker_goes_on_from_hopper_in_two_searches(tmp_path, monkeypatch):
     assert torch.equal(found[3][0].weights, found[2][0].weights)  # the second search starts where the first ended
     again = collecting.main_ladder(WALKER, folder=tmp_path)
     assert [r for _, r in again] == [r for _, r in found] and len(list(tmp_path.glob("Walker2d*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("task", [HOPPER, WALKER], ids=lambda task: task.name)
+def test_the_ladders_that_take_minutes_ship_and_end_on_their_feet(task, tmp_path):
+    found = main_ladder(task, folder=tmp_path)
+    assert not list(tmp_path.iterdir())  # nothing was searched: the files' names hold the settings of the search
+    run = rollout(found[-1][0], Simulator(task, 8), 100, torch.Generator().manual_seed(0))
+    assert not run.episodes.fell.any() and run.returns.mean() > 150  # 1 a step is for standing

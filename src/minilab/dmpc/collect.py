@@ -37,7 +37,7 @@ from minilab.dmpc.rollout import Noisy, rollout
 TIERS = ("medium", "mixed", "expert-mix", "diverse")
 FALL_COST = 10.0  # to the oracle
 VERSION = 2  # of this file's recipes: a new number makes all data anew
-FALLING = 1  # of the recipes for bodies that fall
+FALLING = 2  # of the recipes for bodies that fall
 
 
 # What a search needs to get far enough. A body that falls takes smaller steps, and learns from its own short episodes.
@@ -58,7 +58,7 @@ class Sizes:
     steps: int = 200  # of an episode
     search: Search | None = None  # by default the task's own (`SEARCHES`)
     other: Search = Search(iterations=36, directions=12, top=6, steps=120)  # for each other objective
-    noise: float = 0.3  # the strongest blur of an action
+    noise: float = 0.3  # the strongest blur of an action; of a body that falls at most a tenth
     oracle: OracleConfig = OracleConfig()
     shard: int = 50  # episodes that are made side by side
     seed: int = 0  # of the episodes; a search has its own
@@ -95,7 +95,7 @@ def skills(task: Task) -> dict[str, Skill]:
         "brisk": Skill(also(track_speed(brisk)), from_ladder=True),
         "pitch": Skill(also(track_pitch(lean)), from_ladder=task.falls),
         "height": Skill(also(lambda s, a, after: q.height(after) - 0.3 * q.pitch(after).abs())),
-        "hop": Skill(also(lambda s, a, after: after[..., q.positions + 1].abs() - 0.5 * q.pitch(after).abs()),
+        "hop": Skill(also(lambda s, a, after: q.bounce(after) - 0.5 * q.pitch(after).abs()),
                      from_ladder=task.falls),
     }
 
@@ -131,12 +131,11 @@ def dataset_path(task: Task, tier: str, sizes: Sizes = CPU, *, folder: Path | No
 
 def ladder(task: Task, search: Search, *, skill: str | None = None, start: Linear | None = None,
            folder: Path | None = None, **options: object) -> list[tuple[Linear, float]]:
-    """What a search finds step by step (`policies.ars`, with its `options`), from the cache if it was made before."""
+    """What a search finds step by step (`policies.ars`, with its `options`), unless it was made before or ships."""
     begins = None if start is None else start.weights.tolist()
     path = _file(task, skill or "ladder", search, folder, begins, *([options] if options else []))
-    try:
-        kept, _ = load_weights(path)
-    except (FileNotFoundError, ValueError):  # none, or damaged
+    kept = _kept_ladder(path) or _kept_ladder(Path("dmpc") / path.name)  # an asset
+    if kept is None:
         found = ars(task, search, reward=None if skill is None else skills(task)[skill].reward, start=start,
                     **options)
         policies, returns = stacked([policy for policy, _ in found]), torch.tensor([value for _, value in found])
@@ -152,7 +151,8 @@ def main_ladder(task: Task, *, folder: Path | None = None) -> list[tuple[Linear,
     """The ladder of a task's own search (`SEARCHES`).
 
     Walker2d's goes on from Hopper's. It has two parts: legs that move alike learn to go, then to bear a blur. The first
-    hangs on the last bit of a float: another processor may find less (of three seeds, two came past eight meters).
+    hangs on the last bit of a float, and another processor may find less (of three seeds, two came past eight meters):
+    so these ladders ship with minilab. Four minutes on one core make them anew.
     """
     search = SEARCHES[task.environment]
     if task.environment != WALKER.name:
@@ -236,7 +236,8 @@ def _run(shard: _Shard) -> Episodes:
     generator = torch.Generator().manual_seed(int(digest[:12], 16))
     simulator = Simulator(task, len(shard.sources))
     if shard.policies:
-        controller = Noisy(stacked(shard.policies), sizes.noise, generator)
+        noise = min(sizes.noise, 0.1) if task.falls else sizes.noise
+        controller = Noisy(stacked(shard.policies), noise, generator)
     else:
         objective = planned(run(task), discount=1.0, falls=task, fall_cost=FALL_COST)
         controller = Oracle(simulator, objective, sizes.oracle, seed=int(digest[12:24], 16))
@@ -257,6 +258,14 @@ def _kept(path: Path, task: Task) -> Episodes | None:
     """The episodes of a file of the cache; None if there is none, or if it is damaged."""
     try:
         return load_episodes(path, task)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _kept_ladder(path: Path) -> dict[str, Tensor] | None:
+    """The policies of a file or an asset; None if there is none, or if it is damaged."""
+    try:
+        return load_weights(path)[0]
     except (FileNotFoundError, ValueError):
         return None
 

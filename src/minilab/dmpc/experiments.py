@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
@@ -13,7 +14,7 @@ from minilab.dmpc.envs import Simulator
 from minilab.dmpc.learn import papers
 from minilab.dmpc.oracle import Oracle
 from minilab.dmpc.rewards import planned, run
-from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, statistics, trained
+from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, falling, interval, play, statistics, trained
 
 
 @dataclass(frozen=True)
@@ -21,31 +22,38 @@ class FixedPreset:
     name: str
     setting: Setting
     tiers: tuple[str, ...] = ("medium", "mixed", "expert-mix")
+    horizons: tuple[int, ...] = (16, 4)
     oracle_episodes: int = 8
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
 
 
+SHORT, LONG = Setting(LAPTOP, seeds=(0, 1, 2), steps=100), Setting(CARD, size="full", seeds=(0, 1, 2), n=64)
 FIXED = {
-    "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), oracle_episodes=2,
-                       device="cpu"),
-    "two-cores": FixedPreset("two-cores", Setting(LAPTOP, seeds=(0, 1, 2), steps=100),
-                             tiers=("mixed",), oracle_episodes=4, device="cpu"),
-    "gpu": FixedPreset("gpu", Setting(CARD, size="full", seeds=(0, 1, 2), n=64), device="cuda"),
+    "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), horizons=(16,),
+                       oracle_episodes=2, device="cpu"),
+    "two-cores": FixedPreset("two-cores", SHORT, tiers=("mixed",), oracle_episodes=4, device="cpu"),
+    "gpu": FixedPreset("gpu", LONG, device="cuda"),
     "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),
-                             device="cuda"),
+                             horizons=(32,), device="cuda"),
+    "two-cores-hopper": FixedPreset("two-cores-hopper", falling(SHORT, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
+                                    oracle_episodes=4, device="cpu"),
+    "two-cores-walker": FixedPreset("two-cores-walker", falling(SHORT, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
+                                    oracle_episodes=4, device="cpu"),
+    "gpu-hopper": FixedPreset("gpu-hopper", falling(LONG, "Hopper-v5"), tiers=("mixed",), device="cuda"),
+    "gpu-walker": FixedPreset("gpu-walker", falling(LONG, "Walker2d-v5"), tiers=("mixed",), device="cuda"),
 }
 
 
 @with_threads
 def fixed(preset: FixedPreset) -> Record:
-    """Returns of D-MPC and of its rivals under the task's own reward, on each tier of data, beside the data's own."""
+    """Returns of D-MPC and of its rivals under the task's own reward, for each tier of data and each horizon."""
     started = time.perf_counter()
     device, tiers = pick_device(preset.device), {}
     oracle = _oracle(preset)
-    for tier in preset.tiers:
-        setting = replace(preset.setting, tier=tier)
+    for tier, F in product(preset.tiers, preset.horizons):
+        setting = replace(preset.setting, tier=tier, recipe=preset.setting.recipe.looking(F))
         behavior = statistics(setting.data()[0])
         scale = setting.steps / setting.data()[0].actions.shape[1]  # episodes of data are longer than those played
         behavior |= {part: scale * behavior[part] for part in ("mean", "p90", "best")}
@@ -53,12 +61,12 @@ def fixed(preset: FixedPreset) -> Record:
         for seed in setting.seeds:
             contest = Contest(setting, trained(setting, seed, device), seed)
             for name, contender in contest.systems().items():
-                run_ = play(contender(), setting, seed=seed, desc=f"{tier}, {name}")
+                run_ = play(contender(), setting, seed=seed, desc=f"{tier}, F = {F}, {name}")
                 returns.setdefault(name, []).append(run_.returns.tolist())
                 seconds[name] = run_.act_s / setting.steps
         means = {name: interval(per_seed) for name, per_seed in returns.items()}
-        tiers[tier] = {"behavior": behavior, "returns": means, "per_seed": returns,
-                       "act_s": seconds, "scores": _scores(means, behavior["mean"], oracle, setting)}
+        tiers[f"{tier}, F = {F}"] = {"behavior": behavior, "returns": means, "per_seed": returns, "act_s": seconds,
+                                     "scores": _scores(means, behavior["mean"], oracle, setting)}
     return Record.new(experiment="dmpc/fixed", preset=preset, results={"tiers": tiers, "oracle": oracle},
                       started=started)
 

@@ -17,14 +17,12 @@ from minilab.dmpc.adapt import Play, adapted, play_data, practised, prediction_e
 from minilab.dmpc.agent import Planner, dmpc
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator, Task
-from minilab.dmpc.learn import Models, small
+from minilab.dmpc.learn import Models
 from minilab.dmpc.oracle import Oracle
 from minilab.dmpc.rewards import Reward, planned
 from minilab.dmpc.rollout import Run
-from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
+from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, falling, interval, play, trained
 from minilab.dmpc.support import Support
-
-WALKING = small(steps=8000, fall_cost=20.0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ def wishes(task: Task) -> dict[str, Wish]:
     rest = 0.0 if not task.falls else 1.25  # where z is zero at rest, or the torso's height above the ground
     for z in (-0.1, 0.0, 0.1, 0.2):
         found[f"height {z:+g}"] = Wish(rewards.track_height(rest + z), q.height, rest + z, "m")
+    found["jump"] = Wish(rewards.jump(), q.bounce, None, "m/s")
     return found
 
 
@@ -67,10 +66,14 @@ WISHES = {
     "two-cores": WishesPreset("two-cores", Setting(LAPTOP, tier="diverse", episodes=8, steps=100),
                               ask=("run", "speed -1", "speed 0", "speed 1", "speed 2", "pitch 0.4", "height +0.1"),
                               device="cpu"),
+    "two-cores-walker": WishesPreset("two-cores-walker", falling(
+        Setting(LAPTOP, tier="diverse", episodes=8, steps=100), "Walker2d-v5"),
+        device="cpu"),
     "gpu": WishesPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=64),
                         device="cuda"),
-    "gpu-walker": WishesPreset("gpu-walker", Setting(WALKING, task="Walker2d-v5", tier="diverse", size="full",
-                                                     seeds=(0, 1, 2), n=64), device="cuda"),
+    "gpu-walker": WishesPreset("gpu-walker", falling(
+        Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=64), "Walker2d-v5"),
+        device="cuda"),
 }
 
 
@@ -153,6 +156,12 @@ DEFECT = {
                               broken=("dead back shin", "reversed back thigh"), device="cpu"),
     "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=128),
                         Play(rounds=2, updates=4000), device="cuda"),
+    "two-cores-walker": DefectPreset("two-cores-walker", falling(
+        Setting(LAPTOP, tier="diverse", episodes=8, steps=100), "Walker2d-v5"),
+        Play(updates=2000), device="cpu"),
+    "gpu-walker": DefectPreset("gpu-walker", falling(
+        Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=128), "Walker2d-v5"),
+        Play(rounds=2, updates=4000), device="cuda"),
 }
 
 

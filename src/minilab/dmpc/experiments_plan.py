@@ -15,12 +15,14 @@ from minilab.core.timing import interleaved, product_rate, spread
 from minilab.dmpc.agent import dmpc, lowered, swift
 from minilab.dmpc.baselines import diffuser
 from minilab.dmpc.contest import Contest
-from minilab.dmpc.data import Scales
+from minilab.dmpc.data import Scales, Windows
 from minilab.dmpc.distill import Distillation, distilled
 from minilab.dmpc.envs import HOPPER, Simulator, Task, task_named
-from minilab.dmpc.learn import Models, Recipe, blank, papers, small
+from minilab.dmpc.learn import Models, Recipe, blank, fit, papers, small
 from minilab.dmpc.models import ModelConfig
+from minilab.dmpc.policies import Linear
 from minilab.dmpc.rewards import planned, run, weighted
+from minilab.dmpc.rollout import Noisy, rollout
 from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, interval, play, trained
 from minilab.planning.rank import Objective, Plans, sample_score_rank
 
@@ -114,10 +116,7 @@ def effort(preset: EffortPreset) -> Record:
     for n in preset.candidates:
         measure("candidates", str(n), replace(base, n=n))
     for F in preset.horizons:
-        recipe = base.recipe
-        recipe = replace(recipe, F=F, proposal=replace(recipe.proposal, span=F),
-                         dynamics=replace(recipe.dynamics, span=F))
-        measure("horizon", str(F), replace(base, recipe=recipe))
+        measure("horizon", str(F), replace(base, recipe=base.recipe.looking(F)))
     for steps in preset.sampling:
         measure("sampling", "{} + {}".format(*steps), base, lambda models, s=steps: sampled_in(models, *s))
     for every in preset.chunks:
@@ -189,6 +188,7 @@ class SpeedPreset:
     task: str = HOPPER.name
     n: int = 64
     repeats: int = 9
+    updates: int = 100  # of training, where its speed is measured
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -205,12 +205,13 @@ SPEED = {
 def speed(preset: SpeedPreset) -> Record:
     """Decisions a second of D-MPC and of Diffuser with networks of one size, and how many products each asks for.
 
-    The networks need not have learned anything for this: time does not depend on what they say.
+    The networks need not have learned anything for this: time does not depend on what they say. Beside it, how many
+    windows a second the two models of D-MPC learn from.
     """
-    started, device = time.perf_counter(), pick_device(preset.device)
-    contestants = planners(preset.recipe, task_named(preset.task), preset.n, device, seed=preset.seed)
+    started, device, task = time.perf_counter(), pick_device(preset.device), task_named(preset.task)
+    contestants = planners(preset.recipe, task, preset.n, device, seed=preset.seed)
     seconds = interleaved(contestants, repeats=preset.repeats, warmup=2, device=device)
-    parameters = sizes(preset.recipe, task_named(preset.task))
+    parameters = sizes(preset.recipe, task)
     flops, size = plan_flops(parameters, preset.recipe, preset.n), 8192 if device.type == "cuda" else 1024
     ways = {name.removeprefix("D-MPC") for name in seconds if name.startswith("D-MPC")}
     rates = {way: product_rate(device, size, torch.bfloat16 if "16 bits" in way else torch.float32) for way in ways}
@@ -219,7 +220,8 @@ def speed(preset: SpeedPreset) -> Record:
                    seconds[f"D-MPC{way}"], seconds[f"Diffuser{way}"], strict=True)]) for way in ways},
                "flops": flops, "flops_per_s": {f"D-MPC{way}": rate for way, rate in rates.items()},
                "share_of_rate": {f"D-MPC{way}": flops / rate / spread(seconds[f"D-MPC{way}"])["median"]
-                                 for way, rate in rates.items()}}
+                                 for way, rate in rates.items()},
+               "windows_per_s": training_rates(preset.recipe, task, device, updates=preset.updates, seed=preset.seed)}
     return Record.new(experiment="dmpc/speed", preset=preset, results=results, started=started)
 
 
@@ -245,6 +247,23 @@ def planners(recipe: Recipe, task: Task, n: int, device: torch.device, *, seed: 
         for way, ours, theirs in (("one graph", models, joint), ("16 bits, one graph", swift(models), lowered(joint))):
             found[f"D-MPC, {way}"] = partial(dmpc(ours, objective, n=n).plan, state)
             found[f"Diffuser, {way}"] = partial(replayed(partial(guided, theirs), device, (generator,)), state)
+    return found
+
+
+def training_rates(recipe: Recipe, task: Task, device: torch.device, *, updates: int, seed: int = 0
+                   ) -> dict[str, float]:
+    """Windows a second that the proposal and the dynamics learn from, after some that do not count."""
+    generator = torch.Generator().manual_seed(seed)
+    world = Simulator(task, 8)
+    idle = Linear(torch.zeros(task.action_dim, task.state_dim), torch.zeros(task.state_dim), torch.ones(task.state_dim))
+    played = rollout(Noisy(idle, 1.0, generator), world, 4 * recipe.F, generator).episodes
+    windows = Windows(played.to(device), recipe.F)
+    models = _blanks(recipe, task)[0].to(device)
+    found = {}
+    for name, model in (("proposal", models.proposal), ("dynamics", models.dynamics)):
+        for steps in (10, updates):
+            log = fit(model.requires_grad_(True).train(), windows, recipe, seed=seed, steps=steps)
+        found[name] = recipe.batch * updates / log.wall_s
     return found
 
 

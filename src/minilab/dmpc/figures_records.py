@@ -35,7 +35,7 @@ def fixed(record: Record) -> Figure:
         _dots(ax, _by_mean(tier["returns"]))
         ax.axvline(tier["behavior"]["mean"], color=INK, linewidth=1)
         ax.axvline(tier["behavior"]["p90"], color=INK, linewidth=1, linestyle=":")
-        ax.set(title=f"{name} data")
+        ax.set(title=name)
     axes[-1, 0].set(xlabel="return of an episode")
     return fig
 

@@ -34,6 +34,10 @@ class Recipe:
     fall_cost: float = 0.0
     compile: bool = False
 
+    def looking(self, F: int) -> "Recipe":
+        """The same with blocks of F steps."""
+        return replace(self, F=F, proposal=replace(self.proposal, span=F), dynamics=replace(self.dynamics, span=F))
+
 
 def small(F: int = 16, *, width: int = 384, layers: int = 2, **options) -> Recipe:
     """For two cores: residual MLPs, few steps of sampling."""

@@ -35,6 +35,10 @@ class Quantities:
     def speed(self, state: Tensor) -> Tensor:
         return state[..., self.positions]
 
+    def bounce(self, state: Tensor) -> Tensor:
+        """How fast the torso goes up or down."""
+        return state[..., self.positions + 1].abs()
+
 
 def quantities(state: Float[Tensor, "*b S"]) -> Quantities:
     """All bodies here move in a plane: one more velocity than positions, since the distance is not observed."""
@@ -65,6 +69,11 @@ def track_height(target: float, width: float = 0.1) -> Reward:
 def track_pitch(target: float) -> Reward:
     """How near the torso's angle in radians is to `target`, 1 at best."""
     return lambda s, a, after: 1 - (quantities(after).pitch(after) - target).abs()
+
+
+def jump() -> Reward:
+    """How fast the torso goes up or down, in m/s: there is none of it without leaving the ground again and again."""
+    return lambda s, a, after: quantities(after).bounce(after)
 
 
 def weighted(*terms: tuple[float, Reward]) -> Reward:

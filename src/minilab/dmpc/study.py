@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mujoco
@@ -28,6 +28,7 @@ from minilab.planning.rank import Objective
 QUICK = small(width=128, layers=1, steps=300, value_steps=300)  # for tests and live cells: it has learned little
 LAPTOP = small(width=256, steps=3000)
 CARD = small(steps=8000)
+FALL_COST = 20.0  # of a plan, and to the value, where a body can fall
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Setting:
         """The task's own reward (or another) along a plan, and the learned value of its end."""
         return planned(reward or run(self.body), discount=self.recipe.discount, value=models.value, falls=self.body,
                        fall_cost=self.recipe.fall_cost)
+
+
+def falling(setting: Setting, task: str) -> Setting:
+    """The setting for a body that can fall: it costs a plan, and there are more episodes, as they end early."""
+    return replace(setting, task=task, size="full", recipe=replace(setting.recipe, fall_cost=FALL_COST))
 
 
 def trained(setting: Setting, seed: int, device: torch.device | str) -> Models:
