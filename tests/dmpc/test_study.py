@@ -12,10 +12,10 @@ from scipy.stats import norm
 
 from minilab.dmpc import study
 from minilab.dmpc.data import Episodes
-from minilab.dmpc.envs import HALF_CHEETAH, WALKER
+from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, WALKER
 from minilab.dmpc.experiments_change import Wish, _recovered, achieved, granted, wishes
 from minilab.dmpc.experiments_model import crossing, under
-from minilab.dmpc.experiments_plan import plan_flops
+from minilab.dmpc.experiments_plan import plan_flops, sizes
 from minilab.dmpc.learn import papers, small
 from minilab.dmpc.rewards import track_speed
 from minilab.dmpc.rollout import Run
@@ -107,10 +107,17 @@ def test_recovery_is_the_share_of_what_the_true_dynamics_would_win():
     assert _recovered({**rows, "the true dynamics": [[5.0, 5.0]]}) is None
 
 
-def test_a_plans_operations_are_two_for_each_weight_block_and_call():
-    sizes = {"proposal": 1000, "dynamics": 2000}
-    assert plan_flops(sizes, small(16), 64) == 2 * 64 * (1000 * 10 + 2000 * 5)
-    assert plan_flops(sizes, papers(32), 64) == 2 * 64 * 32 * (1000 * 32 + 2000 * 10)
+def test_a_plans_operations_are_two_for_each_weight_and_call_and_token():
+    """All weights of the residual network meet each block once; those of a transformer's blocks meet each token."""
+    recipe, n = small(16, width=64), 4
+    size = sizes(recipe, HOPPER)
+    once = 2 * n * (10 * size["proposal"] + 5 * size["dynamics"])
+    assert 0.9 * once < plan_flops(recipe, HOPPER, n) < once  # less the biases and norms, which multiply nothing
+    big = papers(8)
+    size = sizes(big, HOPPER)
+    tokens = 2 * n * 8 * (32 * size["proposal"] + 10 * size["dynamics"])
+    assert 0.7 * tokens < plan_flops(big, HOPPER, n) < tokens  # less what steers a block, once a sample
+    assert plan_flops(recipe, HOPPER, 2 * n) == 2 * plan_flops(recipe, HOPPER, n)
 
 
 def test_noisy_sensors_reach_the_controller_and_not_the_world():

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
@@ -19,7 +20,6 @@ from minilab.dmpc.data import Scales, Windows
 from minilab.dmpc.distill import Distillation, distilled
 from minilab.dmpc.envs import HOPPER, Simulator, Task, task_named
 from minilab.dmpc.learn import Models, Recipe, blank, fit, papers, small
-from minilab.dmpc.models import ModelConfig
 from minilab.dmpc.policies import Linear
 from minilab.dmpc.rewards import planned, run, weighted
 from minilab.dmpc.rollout import Noisy, rollout
@@ -212,7 +212,7 @@ def speed(preset: SpeedPreset) -> Record:
     contestants = planners(preset.recipe, task, preset.n, device, seed=preset.seed)
     seconds = interleaved(contestants, repeats=preset.repeats, warmup=2, device=device)
     parameters = sizes(preset.recipe, task)
-    flops, size = plan_flops(parameters, preset.recipe, preset.n), 8192 if device.type == "cuda" else 1024
+    flops, size = plan_flops(preset.recipe, task, preset.n), 8192 if device.type == "cuda" else 1024
     ways = {name.removeprefix("D-MPC") for name in seconds if name.startswith("D-MPC")}
     rates = {way: product_rate(device, size, torch.bfloat16 if "16 bits" in way else torch.float32) for way in ways}
     results = {"parameters": parameters, "n": preset.n, "seconds": {name: spread(s) for name, s in seconds.items()},
@@ -283,10 +283,11 @@ def _blanks(recipe: Recipe, task: Task) -> tuple[Models, diffuser.Joint]:
     return Models(task.name, recipe, *parts[:3]), parts[3]
 
 
-def plan_flops(parameters: dict[str, int], recipe: Recipe, n: int) -> float:
-    """Floating-point operations of one plan's matrix products: two for each weight, block (or token) and call."""
-    def one(config: ModelConfig, size: int) -> float:
-        tokens = config.span if config.network.kind == "transformer" else 1
-        return 2.0 * size * n * tokens * (config.steps if config.diffusion else 1)
-
-    return one(recipe.proposal, parameters["proposal"]) + one(recipe.dynamics, parameters["dynamics"])
+def plan_flops(recipe: Recipe, task: Task, n: int) -> float:
+    """Floating-point operations of the matrix products of one plan with n candidates, as torch counts them."""
+    models = _blanks(recipe, task)[0]
+    state, actions = torch.zeros(1, task.state_dim), torch.zeros(1, recipe.F, task.action_dim)
+    with FlopCounterMode(display=False) as one, torch.no_grad():
+        models.proposal.draw(state, None, None)
+        models.dynamics.draw(state, actions, None)
+    return float(n * one.get_total_flops())
