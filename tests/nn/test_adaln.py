@@ -54,9 +54,54 @@ def test_block_equals_its_formula_written_out():
     torch.testing.assert_close(block(x, c)[0], y, atol=1e-5, rtol=1e-5)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_heads_that_do_not_divide_the_width_are_refused_unless_they_have_a_width_of_their_own():
     with pytest.raises(ValueError, match="5 heads"):
         AdaLNBlock(16, 5, 32, 8)
+    assert AdaLNBlock(16, 5, 32, 8, head_dim=6)(torch.randn(2, 3, 16), torch.randn(2, 8)).shape == (2, 3, 16)
+
+
+def test_options_left_alone_change_nothing_of_a_block():
+    """Weights that exist must load, and a seed must give the weights that it gave."""
+    torch.manual_seed(3)
+    names = {name: tuple(p.shape) for name, p in AdaLNBlock(16, 4, 32, 8).named_parameters()}
+    assert names == {"qkv.weight": (48, 16), "qkv.bias": (48,), "out.weight": (16, 16), "out.bias": (16,),
+                     "up.weight": (32, 16), "up.bias": (32,), "down.weight": (16, 32), "down.bias": (16,),
+                     "steer.weight": (96, 8), "steer.bias": (96,)}
+    torch.manual_seed(3)
+    first = torch.nn.Linear(16, 48)
+    torch.manual_seed(3)
+    assert torch.equal(AdaLNBlock(16, 4, 32, 8).qkv.weight, first.weight)
+
+
+def test_heads_as_wide_as_by_default_are_the_default():
+    blocks = []
+    for head_dim in (None, 4):
+        torch.manual_seed(0)
+        blocks.append(AdaLNBlock(16, 4, 32, 8, head_dim=head_dim))
+        torch.nn.init.normal_(blocks[-1].steer.weight)
+    x, c = torch.randn(2, 3, 16), torch.randn(2, 8)
+    assert torch.equal(blocks[0](x, c), blocks[1](x, c))
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    block = AdaLNBlock(16, 4, 32, 8, dropout=0.5)
+    torch.nn.init.normal_(block.steer.weight)
+    x, c = torch.randn(2, 3, 16), torch.randn(2, 8)
+    assert not torch.equal(block(x, c), block(x, c))
+    block.eval()
+    assert torch.equal(block(x, c), block(x, c))
+
+
+def test_inner_norms_undo_the_scale_that_is_common_to_all_numbers_of_a_token():
+    torch.manual_seed(0)
+    block = AdaLNBlock(16, 4, 32, 8, inner_norms=True)
+    x, c = torch.randn(2, 3, 16), torch.randn(2, 8)
+    outputs = []
+    for scale in (0.0, 3.0):  # shift 0, gate 1
+        block.steer.bias.data = torch.tensor([0.0, scale, 1.0] * 2).repeat_interleave(16)
+        outputs.append(block(x, c))
+    torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
 
 
 def test_levels_and_positions_are_told_apart():

@@ -17,16 +17,23 @@ from torch import Tensor, nn
 class AdaLNBlock(nn.Module):
     """Attention and a feed-forward network, each x + gate(c) * f(norm(x) * (1 + scale(c)) + shift(c)).
 
-    With `causal` a token sees only those before it. Raises ValueError if the heads do not divide the width.
+    With `causal` a token sees only itself and those before it. `head_dim` gives the heads a total width of their own.
+    `dropout` acts on the weights of attention, inside the feed-forward network, and on what either adds. `inner_norms`
+    adds a norm with gain and bias after each scale and shift: LeWorldModel's published predictor has them.
+    Raises ValueError if the heads do not divide the width and no `head_dim` is given.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, condition: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, condition: int, *, causal: bool = False,
+                 head_dim: int | None = None, dropout: float = 0.0, qkv_bias: bool = True, inner_norms: bool = False
+                 ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
-        self.heads, self.causal = heads, causal
+        if head_dim is None and width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}; choose others, or give head_dim")
+        inner = width if head_dim is None else heads * head_dim
+        self.heads, self.causal, self.dropout = heads, causal, dropout
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner_norms = nn.ModuleList(nn.LayerNorm(width) if inner_norms else nn.Identity() for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * inner, bias=qkv_bias), nn.Linear(inner, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.steer = nn.Linear(condition, 6 * width)
         nn.init.zeros_(self.steer.weight)
@@ -36,15 +43,19 @@ class AdaLNBlock(nn.Module):
         """`c` is one condition a sequence (N C) or one a token (N T C)."""
         c = c if c.dim() == 3 else c[:, None]
         shift, scale, gate, shift_ff, scale_ff, gate_ff = self.steer(F.silu(c)).chunk(6, dim=-1)
-        x = x + gate * self._attend(self.norms[0](x) * (1 + scale) + shift)
-        h = self.norms[1](x) * (1 + scale_ff) + shift_ff
-        return x + gate_ff * self.down(F.gelu(self.up(h)))
+        x = x + gate * self._drop(self._attend(self.inner_norms[0](self.norms[0](x) * (1 + scale) + shift)))
+        h = self.inner_norms[1](self.norms[1](x) * (1 + scale_ff) + shift_ff)
+        return x + gate_ff * self._drop(self.down(self._drop(F.gelu(self.up(h)))))
 
     def _attend(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
-        N, T, D = x.shape
+        N, T, _ = x.shape
         q, k, v = self.qkv(x).view(N, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # N H T d
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(y.transpose(1, 2).reshape(N, T, D))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal,
+                                           dropout_p=self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).reshape(N, T, -1))
+
+    def _drop(self, x: Float[Tensor, "N T X"]) -> Float[Tensor, "N T X"]:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class LevelEmbedding(nn.Module):
