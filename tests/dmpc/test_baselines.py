@@ -11,6 +11,7 @@ from minilab.dmpc.baselines.ablations import (
     from_dynamics,
     from_proposal,
     gaussian,
+    mean_of,
     residual_spread,
     step_by_step,
     uniform,
@@ -106,6 +107,16 @@ def cost(controller, steps=15):
         state = step(state, controller.act(state).clamp(-1, 1))
         total += float(state.square().sum(dim=1).mean())
     return total
+
+
+def test_the_mean_of_four_draws_has_half_the_spread():
+    class Dice:
+        def predict(self, state, actions, generator):
+            return torch.empty(*actions.shape[:3], 5).normal_(generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    found = mean_of(4, Dice(), generator)(torch.zeros(1, 5), torch.zeros(1, 100, 40, 2))
+    assert found.shape == (1, 100, 40, 5) and found.std().item() == pytest.approx(0.5, rel=0.03)
 
 
 def test_mbop_improves_over_its_prior_and_more_candidates_help(cloned, members):

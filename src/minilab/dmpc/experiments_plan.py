@@ -14,7 +14,7 @@ from minilab.core.records import Record
 from minilab.core.replay import replayed
 from minilab.core.timing import interleaved, product_rate, spread
 from minilab.dmpc.agent import dmpc, lowered, swift
-from minilab.dmpc.baselines import diffuser
+from minilab.dmpc.baselines import ablations, diffuser
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.data import Scales, Windows
 from minilab.dmpc.distill import Distillation, distilled
@@ -54,6 +54,8 @@ def ablation(preset: AblationPreset) -> Record:
         contest = Contest(setting, trained(setting, seed, device), seed)
         proposals, predictors = contest.proposals(), contest.predictors(autoregressive=preset.autoregressive)
         usual = next(iter(proposals.values())), next(iter(predictors.values()))
+        predictors[f"{next(iter(predictors))}, mean of 4"] = lambda c=contest: ablations.mean_of(
+            4, c.models.dynamics, c.generators[1])
         candidates = [("proposal", name, make, usual[1]) for name, make in proposals.items()]
         candidates += [("dynamics", name, usual[0], make) for name, make in predictors.items()]
         for part, name, propose, predict in candidates:

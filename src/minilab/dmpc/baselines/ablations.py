@@ -8,7 +8,7 @@
 | `uniform` | any action |
 
 Dynamics are multi-step or single-step (`span=1`), diffusion or regression (`diffusion=False`), or auto-regressive; all
-of them predict through `from_dynamics`.
+of them predict through `from_dynamics`, or as the `mean_of` several draws.
 
 Shapes: B states, N candidates each, F steps, S numbers in a state, A in an action.
 """
@@ -26,6 +26,11 @@ from minilab.planning.rank import Predict, Propose
 
 def from_dynamics(model: Dynamics | AutoRegressive, generator: torch.Generator | None = None) -> Predict:
     return lambda state, actions: model.predict(state, actions, generator)
+
+
+def mean_of(draws: int, model: Dynamics, generator: torch.Generator | None = None) -> Predict:
+    """The mean of several draws of the future: less of the luck of one of them is ranked."""
+    return lambda state, actions: sum(model.predict(state, actions, generator) for _ in range(draws)) / draws
 
 
 def from_proposal(proposal: Proposal, generator: torch.Generator | None = None) -> Propose:
