@@ -20,8 +20,8 @@ from minilab.dmpc.baselines.autoregressive import SMALL, learn_autoregressive
 from minilab.dmpc.baselines.cloning import imitation, learn_cloning
 from minilab.dmpc.baselines.common import Chunked, learn_proposal
 from minilab.dmpc.baselines.mbop import Mbop, Shooting, learn_members
-from minilab.dmpc.data import Windows
-from minilab.dmpc.learn import small
+from minilab.dmpc.data import Scales, Windows
+from minilab.dmpc.learn import blank, small
 from minilab.dmpc.networks import NetworkConfig
 
 K = torch.tensor([[-0.3, -0.1, 0.0], [0.0, 0.2, -0.2]])  # the data's policy
@@ -110,13 +110,13 @@ def cost(controller, steps=15):
 
 
 def test_the_mean_of_four_draws_has_half_the_spread():
-    class Dice:
-        def predict(self, state, actions, generator):
-            return torch.empty(*actions.shape[:3], 5).normal_(generator=generator)
-
-    generator = torch.Generator().manual_seed(0)
-    found = mean_of(4, Dice(), generator)(torch.zeros(1, 5), torch.zeros(1, 100, 40, 2))
-    assert found.shape == (1, 100, 40, 5) and found.std().item() == pytest.approx(0.5, rel=0.03)
+    torch.manual_seed(0)
+    _, model, _ = blank(RECIPE, 3, 2, Scales.of(Windows(linear_episodes(8), F)))
+    model.eval().requires_grad_(False)
+    generator, given = torch.Generator().manual_seed(0), (torch.zeros(1, 3), torch.zeros(1, 4000, F, 2))
+    one, four = (found(*given).std(dim=1).mean() for found in
+                 (from_dynamics(model, generator), mean_of(4, model, generator)))
+    assert float(four / one) == pytest.approx(0.5, rel=0.03)
 
 
 def test_mbop_improves_over_its_prior_and_more_candidates_help(cloned, members):
