@@ -1,4 +1,4 @@
-"""The public file format: reads the HDF5 sets of stable-worldmodel and le-wm as trajectories with pictures of their own.
+"""The public file format: reads the HDF5 sets of stable-worldmodel and le-wm as trajectories that keep their pictures.
 
 Columns: pixels (N H W 3, bytes), action (N A), ep_len and ep_offset (E), and mostly state or proprio (N S). Actions at
 an episode's boundary are NaN. Pictures stay in the file until a clip needs them; everything else is read at once.
