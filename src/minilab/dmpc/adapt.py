@@ -1,8 +1,7 @@
 """The body changes: gather play data in the new world, and teach the dynamics model alone.
 
-Zhou et al. (2025) keep the proposal and the value as they are. Two choices are ours. The play data move: they come from
-the planner itself, blurred by noise, since a body that lies still teaches nothing about walking. And each batch mixes
-them with the old data, so that what still holds is not forgotten.
+Zhou et al. (2025) keep the proposal and the value as they are. What is played is our choice: the play data move, since
+they come from the planner itself, blurred by noise. A body that lies still teaches nothing about walking.
 
 Shapes: B windows of a batch.
 """
@@ -32,7 +31,7 @@ class Play:
     rounds: int = 1  # in which they are played, each by the planner that has learned from those before
     steps: int = 100  # of an episode
     noise: float = 0.4  # of Ornstein-Uhlenbeck noise on the actions, at most
-    old: float = 0.5  # share of a batch that comes from the data before the change
+    old: float = 0.0  # share of a batch from before the change: it steadies, and goes on teaching the old body
     updates: int = 1500
     lr: float = 2e-4
 

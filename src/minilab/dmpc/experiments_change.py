@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import torch
@@ -205,11 +205,13 @@ def defect(preset: DefectPreset) -> Record:
         for name, body in broken.items():
             retold, new = practised(models, lambda m: planner(m, 16), body, old, preset.play, seed=seed)
             unseen = play_data(planner(retold, 16), setting.task, body, preset.play, 50 + seed)
+            half = adapted(models, old, new, replace(preset.play, old=0.5), seed=seed)
             both = adapted(retold, old, new, preset.play, seed=seed, part="proposal")
-            for when, m in (("before", models), ("after", retold)):
+            for when, m in (("before", models), ("after", retold), ("after, half old data", half)):
                 errors[name].setdefault(when, []).append(prediction_error(m, unseen))
             score(name, "D-MPC before", planner(models), body)
             score(name, "dynamics adapted", planner(retold), body)
+            score(name, "adapted on half old data", planner(half), body)
             score(name, "dynamics and proposal adapted", planner(both), body)
             score(name, "Diffuser before", contest.guided(joint, objective), body)
             rejoined = tuned(joint, old, new, setting.recipe, preset.play, seed=seed)

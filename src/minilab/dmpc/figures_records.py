@@ -91,11 +91,11 @@ def wishes(record: Record) -> Figure:
 def defects(record: Record) -> Figure:
     """Returns in each broken body: D-MPC before and after, what the true dynamics would give, and the controls."""
     returns = {name: rows for name, rows in record.results["returns"].items() if name != "intact"}
-    order = ("D-MPC before", "dynamics adapted", "dynamics and proposal adapted", "the true dynamics",
-             "Diffuser before", "Diffuser adapted", "oracle, no proposal")
+    order = ("D-MPC before", "dynamics adapted", "adapted on half old data", "dynamics and proposal adapted",
+             "the true dynamics", "Diffuser before", "Diffuser adapted", "oracle, no proposal")
     fig, axes = figure(len(returns), 1, height=0.7 + 1.8 * len(returns), sharex=True, squeeze=False)
     for ax, (name, rows) in zip(axes[:, 0], returns.items(), strict=True):
-        _dots(ax, {row: rows[row] for row in reversed(order)})
+        _dots(ax, {row: rows[row] for row in reversed(order) if row in rows})
         ax.axvline(record.results["returns"]["intact"]["D-MPC"]["mean"], color=INK, linewidth=1, linestyle=":")
         ax.set(title=name)
     axes[-1, 0].set(xlabel="return of an episode")
