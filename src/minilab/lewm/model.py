@@ -6,8 +6,8 @@ Maes et al. (2026), section 3. With images o, blocks of actions a, and latents o
 
 Notable:
 - Block a_t is the one that leaves frame t: the k actions between two frames that are kept, side by side, z-scored.
-- The predictor is causal, so that a clip of T frames teaches T - 1 predictions at once; actions steer it by AdaLN-zero,
-  so that an untrained one ignores them.
+- The predictor is causal: a clip of T frames teaches T - 1 predictions at once. Actions steer it by AdaLN-zero, and so
+  an untrained one ignores them.
 - A head with a BatchNorm ends both halves. The encoder's last LayerNorm fixes the length of each vector, and no batch
   of such vectors is Gaussian. In evaluation BatchNorm uses running averages: put a model in `eval()` before you plan.
 - Beyond the data the model feeds on its own latents: `imagine`.
@@ -77,9 +77,17 @@ class LeWM(nn.Module):
 
     def forward(self, frames: UInt8[Tensor, "B T 3 H W"], actions: Float[Tensor, "B T kA"]
                 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T1 D"]]:
-        """What training needs: the latents of a clip, and the predictions of all but the first."""
-        z = self.encode(frames)
-        return z, self.predict(z[:, :-1], actions[:, : frames.shape[1] - 1])
+        """What training needs: the latents of a clip, and the predictions of all but the first.
+
+        A clip longer than the model's history is cut into whole histories: with N = 1 each frame stands alone.
+        """
+        z, steps = self.encode(frames), frames.shape[1] - 1
+        parts = max(1, steps // self.config.history)
+
+        def cut(x: Tensor) -> Tensor:
+            return x[:, :steps].unflatten(1, (parts, -1)).flatten(0, 1)  # B·parts N X
+
+        return z, self.predict(cut(z), cut(actions)).unflatten(0, (-1, parts)).flatten(1, 2)
 
     def encode(self, frames: UInt8[Tensor, "B T 3 H W"] | Float[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T D"]:
         B, T = frames.shape[:2]

@@ -9,6 +9,7 @@ Dosovitskiy et al. (2021) for the ViT, in the form of Hugging Face's `ViTModel` 
 Shapes: B images, P patches, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ class VisionConfig:
     depth: int = 12  # vit: blocks
     heads: int = 3  # vit
     hidden: int = 768  # vit: width of the MLP
-    channels: tuple[int, ...] = (16, 32, 64, 64)  # conv: each layer halves the image
+    channels: Sequence[int] = (16, 32, 64, 64)  # conv: each layer halves the image
 
     def __post_init__(self) -> None:
         unit = self.patch if self.kind == "vit" else 2 ** len(self.channels)
