@@ -140,9 +140,10 @@ class Clips:
                              f"{len(data)} episodes has {int(data.ep_len.max()) if len(data) else 0}: ask for fewer "
                              "frames or a lower skip, or make longer episodes")
         self._ends = self.windows.cumsum(0)
+        self._count = int(self._ends[-1])  # asked for at every draw: on a GPU each look at it would wait
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._count
 
     def take(self, which: Int[Tensor, "B"]) -> Clip:
         """The clips with these numbers."""
