@@ -59,6 +59,7 @@ def test_a_model_learns_to_predict_from_actions_and_its_latents_stay_apart(learn
     assert last.held_out.error_shuffled > 3 * last.held_out.error
     assert last.held_out.error_copy > 2 * last.held_out.error
     assert 0.7 < last.held_out.std < 1.3
+    assert last.held_out.mode_gap < 0.05
     assert last.sigreg < 0.2 * expected(32, 0, 0)
     assert not model.training and not any(p.requires_grad for p in model.parameters())
 
@@ -114,7 +115,19 @@ def test_diagnostics_of_latents_that_are_known():
     assert told.std == pytest.approx(1.0, rel=0.05)  # half of the numbers have a spread of 2, the others none
     assert told.error == pytest.approx(float(step[:, 0].square().mean() / variance), rel=1e-4)
     assert told.prediction == pytest.approx(float(step[:, 0].square().mean()), rel=1e-4)
+    assert told.mode_gap == 0
     assert told.error_copy == pytest.approx(2.0, rel=0.2)  # two independent draws
+
+
+def test_looking_at_a_model_tells_its_modes_apart_and_changes_nothing():
+    """BatchNorm begins with averages of 0 and 1, which are no batch's."""
+    model = fresh().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = diagnose(model, HELD_OUT, torch.Generator().manual_seed(0))
+    assert told.mode_gap > 0.1 and model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    other = diagnose(fresh(dataclasses.replace(TINY, head_norm="layer")), HELD_OUT)
+    assert other.mode_gap == 0
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):

@@ -8,11 +8,14 @@ Notable:
 - The gradient flows through the prediction and through its target: no stop-gradient, no moving average, no decoder.
 - The error is a mean over the D numbers of a latent, as in the released code; the paper's text has the squared norm.
 - Without SIGReg the loss can reach 0 by a constant latent. So the loss says little, and `diagnose` looks elsewhere.
+- BatchNorm's running averages trail weights that still move: in evaluation a model is the worse for it until the
+  learning rate has come down (`mode_gap`). So the cosine ends at 0, and a model halfway is better than it looks.
 - What acts is lam * batch: the paper's 0.09 at 128 is 0.18 at 64 (`sigreg.carried_over`).
 
 Shapes: B clips, T frames, D latent width, k actions in a block of A numbers each.
 """
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
@@ -102,6 +105,7 @@ class Diagnostics:
     error: float  # of predictions
     error_shuffled: float  # of predictions from the blocks of another clip: near `error` if actions are ignored
     error_copy: float  # of repeating the last latent
+    mode_gap: float  # between latents as BatchNorm makes them in training and in evaluation; also over the variance
 
 
 @torch.no_grad()
@@ -113,6 +117,8 @@ def diagnose(model: nn.Module, clip: Clip, generator: torch.Generator | None = N
     z, predicted = (x.float() for x in model(clip.frames, clip.actions))
     _, misled = model(clip.frames, clip.actions.roll(1, dims=0))
     model.train(was_training)
+    in_training = copy.deepcopy(model).train()  # a copy, since BatchNorm would count this batch in its averages
+    z_in_training, _ = in_training(clip.frames, clip.actions)
     flat = z.flatten(0, 1)  # BT D
     share = torch.linalg.svdvals(flat - flat.mean(dim=0)).clamp(min=1e-12)
     share = share / share.sum()
@@ -126,6 +132,7 @@ def diagnose(model: nn.Module, clip: Clip, generator: torch.Generator | None = N
         error=float(errors[0] / variance),
         error_shuffled=float(errors[1] / variance),
         error_copy=float(errors[2] / variance),
+        mode_gap=float((z_in_training.float() - z).square().mean() / variance),
     )
 
 
@@ -206,5 +213,5 @@ def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> tuple
     fields, scale = card["config"], card["scale"]
     model = LeWM(LeWMConfig(**{**fields, "vision": VisionConfig(**fields["vision"])}))
     model.load_state_dict(state)
-    scale = scale and Scale(torch.tensor(scale["mean"]), torch.tensor(scale["std"]))
+    scale = scale and Scale(*(torch.tensor(scale[part], device=device) for part in ("mean", "std")))
     return model.to(device).eval().requires_grad_(False), scale
