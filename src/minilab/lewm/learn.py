@@ -18,9 +18,10 @@ Shapes: B clips, T frames, D latent width, k actions in a block of A numbers eac
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -33,6 +34,7 @@ from minilab.core.weights import load_weights, save_weights
 from minilab.lewm.data import LICENCE, Scale
 from minilab.lewm.model import LeWM, LeWMConfig
 from minilab.lewm.sigreg import sigreg
+from minilab.lewm.straight import effective_rank
 from minilab.nn.vision import VisionConfig
 
 
@@ -79,6 +81,7 @@ class Loss(NamedTuple):
     total: Float[Tensor, ""]
     prediction: Float[Tensor, ""]
     sigreg: Float[Tensor, ""]
+    terms: Mapping[str, Float[Tensor, ""]] = MappingProxyType({})  # what other losses consist of, without weights
 
 
 def lewm_loss(model: nn.Module, clip: Clip, generator: torch.Generator | None = None, *, lam: float,
@@ -120,15 +123,13 @@ def diagnose(model: nn.Module, clip: Clip, generator: torch.Generator | None = N
     in_training = copy.deepcopy(model).train()  # a copy, since BatchNorm would count this batch in its averages
     z_in_training, _ = in_training(clip.frames, clip.actions)
     flat = z.flatten(0, 1)  # BT D
-    share = torch.linalg.svdvals(flat - flat.mean(dim=0)).clamp(min=1e-12)
-    share = share / share.sum()
     target, variance = z[:, 1:], flat.var(dim=0).mean().clamp(min=1e-20)
     errors = [(x.float() - target).square().mean() for x in (predicted, misled, z[:, :-1])]
     return Diagnostics(
         prediction=float(errors[0]),
         sigreg=float(sigreg(z.transpose(0, 1), generator, directions=directions)),
         std=float(flat.std(dim=0).mean()),
-        rank=float(torch.exp(-(share * share.log()).sum())),
+        rank=effective_rank(flat),
         error=float(errors[0] / variance),
         error_shuffled=float(errors[1] / variance),
         error_copy=float(errors[2] / variance),
@@ -145,6 +146,7 @@ class Moment:
     prediction: float
     sigreg: float
     held_out: Diagnostics | None
+    terms: dict[str, float] = field(default_factory=dict)  # of another loss
 
 
 @dataclass
@@ -178,7 +180,7 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
     def total(model: nn.Module, drawn: tuple[Clip, torch.Generator]) -> Tensor:
         parts = loss(model, *drawn) if loss else lewm_loss(model, *drawn, lam=config.lam, directions=config.directions,
                                                            group=group)
-        latest[:] = [Loss(*(part.detach() for part in parts))]
+        latest[:] = [Loss(*(part.detach() for part in parts[:3]), {k: v.detach() for k, v in parts.terms.items()})]
         return parts.total
 
     def look(step: int, mean: float, lr: float) -> None:
@@ -187,7 +189,8 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
             fixed = torch.Generator(device).manual_seed(seed)  # the same directions each time: comparable
             seen = diagnose(model, held_out, fixed, directions=config.directions)
         parts = latest[0]
-        history.moments.append(Moment(step, lr, float(parts.prediction), float(parts.sigreg), seen))
+        terms = {name: float(term) for name, term in parts.terms.items()}
+        history.moments.append(Moment(step, lr, float(parts.prediction), float(parts.sigreg), seen, terms))
 
     settings = TrainConfig(steps=config.steps, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999),
                            warmup=round(config.warmup * config.steps), min_lr_ratio=0.0, clip=config.clip,
