@@ -18,10 +18,11 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture(scope="module", params=["rooms", "disc"])
+@pytest.fixture(scope="module", params=["rooms", "disc", "pusht"])
 def data(request, tmp_path_factory):
-    """60 episodes of each world that is made of tensors alone."""
-    return collect(Recipe(request.param, episodes=60, steps=60), folder=tmp_path_factory.mktemp("data"))
+    """60 episodes of each world; of Push-T those that a script pushes, since its expert takes its time."""
+    recipe = Recipe(request.param, episodes=60, steps=60, policy="push" if request.param == "pusht" else "")
+    return collect(recipe, folder=tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from torch import Tensor
 WORLDS = {
     "rooms": ("rooms", "Rooms"),
     "disc": ("disc", "Disc"),
+    "pusht": ("pusht", "PushT"),
 }
 
 
