@@ -107,6 +107,13 @@ def test_targets_are_in_units_of_the_fitted_part_alone():
     assert standardized(torch.ones(9, 2), torch.arange(9) < 5).abs().max() == 0
 
 
+def test_a_neuron_that_speaks_only_in_the_test_does_not_shout():
+    x = torch.randn(200, 2, generator=generator())
+    x[:, 1] = 0
+    x[150:, 1] = 1
+    assert standardized(x, torch.arange(200) < 150).abs().max() < 150
+
+
 def test_angles_are_read_as_sine_and_cosine_and_places_give_a_speed():
     world = Rooms()
     world.quantities = {"block xy": slice(0, 2), "block angle": slice(2, 3)}

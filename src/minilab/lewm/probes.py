@@ -127,9 +127,12 @@ def probe(frames: Frames, generator: torch.Generator, config: ProbeConfig | None
 
 
 def standardized(x: Float[Tensor, "N X"], fit: Bool[Tensor, "N"]) -> Float[Tensor, "N X"]:
-    """In units of the spread of the part that is fitted. What does not vary there stays small."""
+    """In units of the spread of the part that is fitted.
+
+    A number that hardly varies there, such as a silent neuron's, is not blown up: it may speak in the test.
+    """
     mean, std = x[fit].mean(dim=0), x[fit].std(dim=0)
-    return (x - mean) / std.clamp(min=1e-12 + 1e-6 * float(mean.abs().max()))
+    return (x - mean) / std.clamp(min=max(1e-12, 1e-2 * float(std.max())))
 
 
 def ridge(z: Float[Tensor, "N D"], y: Float[Tensor, "N Q"], parts: Split) -> Float[Tensor, "n Q"]:

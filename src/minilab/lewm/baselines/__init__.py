@@ -1,0 +1,1 @@
+"""What LeWM is compared with, on the same networks, data and recipe: `arms.ARMS` lists them."""

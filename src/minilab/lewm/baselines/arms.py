@@ -1,0 +1,258 @@
+"""All that is compared, by name: the same networks, data, steps and seed, and each its own reason not to collapse.
+
+| arm | target of the prediction | what keeps latents apart |
+|---|---|---|
+| `sigreg` | learns | SIGReg |
+| `prediction` | learns | nothing: it collapses, with the lowest loss of all |
+| `stop_gradient` | is the encoder's, without gradient | nothing |
+| `ema`, `ema_quick` | the encoder's moving average | its slowness |
+| `hinge` | learns | a variance of at least 1 |
+| `pldm`, `pldm_tuned`, `pldm_original` | learns | PLDM's terms, with three sets of weights |
+| `reconstruction` | learns | pictures must be drawn from them, as in Dreamer |
+| `sigreg_reconstruction` | learns | both: the paper's ablation |
+| `frozen_random`, `frozen_learned` | patch tokens that are frozen | that they are frozen, as in DINO-WM |
+| `cloning`, `cloning_frozen`, `chance` | there is none | these are agents: nothing is planned |
+
+`train_arm` is the same for all. What it gives has `agent(...)`, which plans with the model or is the policy. The first
+weights of all encoders are the same for the same seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from minilab.lewm.baselines.cloning import Chance, Cloner, Cloning, hindsight_error
+from minilab.lewm.baselines.regularizers import (
+    COURSE,
+    HINGE,
+    ORIGINAL,
+    TUNED,
+    InverseDynamics,
+    PldmWeights,
+    pldm_terms,
+    weighed,
+)
+from minilab.lewm.baselines.teacher import Teacher
+from minilab.lewm.baselines.tokens import TokenModel, frozen_tokens
+from minilab.lewm.data import Scale
+from minilab.lewm.decoder import ConvDecoder, CrossDecoder, reconstruction_error
+from minilab.lewm.learn import Clip, Draw, History, LearnConfig, Loss, learn, lewm_loss
+from minilab.lewm.model import LeWM, LeWMConfig
+from minilab.lewm.planner import PlanConfig
+from minilab.lewm.rollout import Agent, Planner
+from minilab.lewm.sigreg import sigreg
+
+
+class Aided(nn.Module):
+    """A world model, and what only its training needs: a teacher, an inverse model, a decoder."""
+
+    def __init__(self, model: LeWM, **aids: nn.Module) -> None:
+        super().__init__()
+        self.model, self.aids = model, nn.ModuleDict(aids)
+        self.config = model.config
+
+    def forward(self, frames: UInt8[Tensor, "B T 3 H W"], actions: Float[Tensor, "B T kA"]
+                ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T1 D"]]:
+        return self.model(frames, actions)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an arm is made from."""
+
+    config: LeWMConfig
+    learning: LearnConfig
+    draw: Draw
+    base: LeWM | None  # trained before, for arms that stand on one
+    seed: int
+    device: torch.device
+
+    def fresh(self) -> LeWM:
+        return LeWM(self.config).to(self.device)
+
+    def frames(self, n: int = 256) -> UInt8[Tensor, "n T 3 H W"]:
+        """Some to look at before the training."""
+        return self.draw(n, torch.Generator(self.device).manual_seed(self.seed)).frames
+
+
+ArmLoss = Callable[[nn.Module, Clip, torch.Generator, LearnConfig], Loss]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is built and what it learns by; `stands_on` names the arm that `base` is, if it needs one."""
+
+    what: str  # a line of a table
+    build: Callable[[Setting], nn.Module]
+    loss: ArmLoss | None  # None: nothing is learned
+    stands_on: str | None = None
+    plans: bool = True
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm after its training."""
+
+    name: str
+    model: nn.Module | None  # a `LeWM`, a `Cloning`, or None for chance
+    history: History
+    block: int  # numbers in a block of actions
+
+    def agent(self, scale: Scale, plan: PlanConfig, generator: torch.Generator, *, bounded: bool = False) -> Agent:
+        """Someone who acts in the world."""
+        if isinstance(self.model, LeWM):
+            return Planner(self.model, plan, scale, generator, bounded=bounded)
+        if isinstance(self.model, Cloning):
+            return Cloner(self.model, scale)
+        A = len(scale.mean)
+        return Chance(self.block // A, A, generator)
+
+
+def train_arm(name: str, config: LeWMConfig, draw: Draw, learning: LearnConfig, *, held_out: Clip | None = None,
+              base: LeWM | None = None, seed: int = 0, device: torch.device | str = "cpu", **options) -> Trained:
+    """Build and train an arm; `options` go to `learn`. An arm that stands on another trains that first, unless `base`
+    is it already. Raises ValueError for an unknown name.
+    """
+    if name not in ARMS:
+        raise ValueError(f"no arm {name!r}; choose one of {', '.join(ARMS)}")
+    arm, device = ARMS[name], torch.device(device)
+    if arm.stands_on and base is None:
+        base = train_arm(arm.stands_on, config, draw, learning, seed=seed, device=device).model
+    torch.manual_seed(seed)
+    built = arm.build(Setting(config, learning, draw, base, seed, device)).to(device)
+    history = History()
+    if arm.loss is not None:
+        def loss(model: nn.Module, clip: Clip, generator: torch.Generator) -> Loss:
+            return arm.loss(model, clip, generator, learning)
+
+        history = learn(built, draw, learning, held_out=held_out if arm.plans else None, seed=seed, loss=loss,
+                        **options)
+    model = built.model if isinstance(built, Aided) else built
+    return Trained(name, model if arm.loss is not None else None, history, config.actions)
+
+
+# The losses.
+
+
+def sigreg_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
+    """LeWM's own."""
+    return lewm_loss(model, clip, generator, lam=learning.lam, directions=learning.directions)
+
+
+def prediction_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
+    return lewm_loss(model, clip, generator, lam=0.0, directions=learning.directions)
+
+
+def stop_gradient_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
+    """The target is the encoder's own latent, held still."""
+    z, predicted = model(clip.frames, clip.actions)
+    prediction = _error(predicted, z[:, 1:].detach())
+    return Loss(prediction, prediction, _measured(z, generator, learning))
+
+
+def ema_loss(aided: Aided, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
+    """The target is the teacher's, who first follows what the last step changed."""
+    teacher = aided.aids["teacher"]
+    teacher.follow(aided.model)
+    z, predicted = aided(clip.frames, clip.actions)
+    prediction = _error(predicted, teacher.encode(clip.frames)[:, 1:])
+    return Loss(prediction, prediction, _measured(z, generator, learning))
+
+
+def pldm_loss(aided: Aided, clip: Clip, generator: torch.Generator, learning: LearnConfig, *, weights: PldmWeights
+              ) -> Loss:
+    z, predicted = aided(clip.frames, clip.actions)
+    prediction = _error(predicted, z[:, 1:])
+    inverse = aided.aids["inverse"] if weights.inverse else None
+    terms = pldm_terms(z.float(), clip.actions, weights, inverse)
+    return Loss(prediction + weighed(terms, weights), prediction, _measured(z, generator, learning), terms)
+
+
+def reconstruction_loss(aided: Aided, clip: Clip, generator: torch.Generator, learning: LearnConfig, *,
+                        weight: float = 100.0, regularized: bool = False) -> Loss:
+    """Prediction, and pictures drawn from the latents; with `regularized` SIGReg too.
+
+    A mean over pixels is small where one small thing moves: with weight 100 a dot at 32 pixels counts 0.2 in all.
+    """
+    z, predicted = aided(clip.frames, clip.actions)
+    prediction = _error(predicted, z[:, 1:])
+    drawn = reconstruction_error(aided.aids["decoder"], z, clip.frames)
+    spread = sigreg((z if regularized else z.detach()).transpose(0, 1), generator, directions=learning.directions)
+    total = prediction + weight * drawn + (learning.lam * spread if regularized else 0.0)
+    return Loss(total, prediction, spread, {"reconstruction": drawn})
+
+
+def cloning_loss(cloning: Cloning, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
+    error = hindsight_error(cloning, clip, generator)
+    return Loss(error, error, torch.zeros_like(error))
+
+
+def _error(predicted: Float[Tensor, "B T1 D"], target: Float[Tensor, "B T1 D"]) -> Float[Tensor, ""]:
+    return (predicted - target).float().square().mean()
+
+
+def _measured(z: Float[Tensor, "B T D"], generator: torch.Generator, learning: LearnConfig) -> Float[Tensor, ""]:
+    """SIGReg of latents that it does not act on."""
+    return sigreg(z.detach().transpose(0, 1), generator, directions=learning.directions)
+
+
+# What is built. The model comes first: its first weights do not depend on what stands beside it.
+
+
+def _alone(s: Setting) -> LeWM:
+    return s.fresh()
+
+
+def _with_teacher(s: Setting, **momentum: float) -> Aided:
+    model = s.fresh()
+    return Aided(model, teacher=Teacher(model, s.learning.steps, **momentum))
+
+
+def _pldm(what: str, weights: PldmWeights) -> Arm:
+    def build(s: Setting) -> Aided:
+        model = s.fresh()
+        inverse = {"inverse": InverseDynamics(s.config.latent, s.config.actions)} if weights.inverse else {}
+        return Aided(model, **inverse)
+
+    return Arm(what, build, partial(pldm_loss, weights=weights))
+
+
+def _with_decoder(s: Setting) -> Aided:
+    model, image = s.fresh(), s.config.vision.image
+    small = s.config.vision.kind == "conv"
+    decoder = ConvDecoder(s.config.latent, image) if small else CrossDecoder(s.config.latent, image, patch=8)
+    return Aided(model, decoder=decoder.to(s.device).begin(s.frames()))
+
+
+def _on_random_tokens(s: Setting) -> TokenModel:
+    return frozen_tokens(s.config, s.fresh().encoder, s.frames())
+
+
+def _on_learned_tokens(s: Setting) -> TokenModel:
+    return frozen_tokens(s.config, s.base.encoder, s.frames())
+
+
+ARMS: dict[str, Arm] = {
+    "sigreg": Arm("LeWM: SIGReg", _alone, sigreg_loss),
+    "prediction": Arm("prediction alone", _alone, prediction_loss),
+    "stop_gradient": Arm("stop-gradient on the target", _alone, stop_gradient_loss),
+    "ema": Arm("moving average as target (I-JEPA)", _with_teacher, ema_loss),
+    "ema_quick": Arm("the same, ten times as quick", partial(_with_teacher, start=0.96), ema_loss),
+    "hinge": _pldm("variance hinge alone", HINGE),
+    "pldm": _pldm("PLDM, the course's weights", COURSE),
+    "pldm_tuned": _pldm("PLDM, LeWM's weights for Push-T", TUNED),
+    "pldm_original": _pldm("PLDM, its own weights", ORIGINAL),
+    "reconstruction": Arm("pictures drawn from latents", _with_decoder, reconstruction_loss),
+    "sigreg_reconstruction": Arm("SIGReg and pictures", _with_decoder, partial(reconstruction_loss, regularized=True)),
+    "frozen_random": Arm("patch tokens of random weights", _on_random_tokens, prediction_loss),
+    "frozen_learned": Arm("patch tokens that drew pictures", _on_learned_tokens, prediction_loss,
+                          stands_on="reconstruction"),
+    "cloning": Arm("cloning, from scratch", lambda s: Cloning(s.fresh(), frozen=False), cloning_loss, plans=False),
+    "cloning_frozen": Arm("cloning, on LeWM's frozen latents", lambda s: Cloning(s.base, frozen=True), cloning_loss,
+                          stands_on="sigreg", plans=False),
+    "chance": Arm("random actions", lambda s: nn.Identity(), None, plans=False),
+}
