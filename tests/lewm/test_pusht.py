@@ -197,6 +197,18 @@ def test_the_script_moves_and_turns_the_block_without_losing_it_and_chance_hardl
     assert margin(played[0][:40].flatten(0, 1)).min() > -3
 
 
+def test_an_expert_without_a_goal_takes_the_next_when_it_is_there_or_has_tried_for_long():
+    config = ExpertConfig(samples=2, elites=1, points=1, iterations=1, patience=3)
+    expert, state = Expert(WORLD, 2, generator(), config=config), WORLD.reset(2, generator(1))
+    first = expert.goal
+    expert.act(torch.stack((first[0], state[1])))
+    assert not torch.equal(expert.goal[0], first[0]) and torch.equal(expert.goal[1], first[1])
+    for _ in range(3):
+        expert.act(state)
+    assert not torch.equal(expert.goal[1], first[1]) and not expert.done(expert.goal).any()
+    assert Expert(WORLD, 2, generator(), goal=state).done(state).all()
+
+
 def test_the_expert_repairs_a_pose():
     """The block is off by 45 and by half a radian; a small search nearly undoes that in five seconds."""
     goal = torch.zeros(3, 7)
@@ -212,12 +224,12 @@ def test_the_expert_repairs_a_pose():
     assert (error[0] > 45).all() and error.amin(dim=0).median() < 20
 
 
-@pytest.mark.parametrize("policy", ["push", "weak"])
-def test_the_same_seed_gives_the_same_bytes(policy, tmp_path):
-    recipe = Recipe("pusht", episodes=6, policy=policy, steps=20, shard=3)
-    one, other = collect(recipe, folder=tmp_path / "a"), collect(recipe, folder=tmp_path / "b")
-    assert torch.equal(one.states, other.states) and one.states.shape == (126, 7)
-    assert not torch.equal(one.states[:21], one.states[63:84])
+@pytest.mark.parametrize("policy", ["expert", "push", "weak"])
+def test_the_same_seed_gives_the_same_episodes_and_each_shard_its_own(policy, tmp_path):
+    recipe = Recipe("pusht", episodes=3, policy=policy, steps=5, shard=2)
+    one, again = (collect(recipe, folder=tmp_path / name) for name in "ab")
+    assert torch.equal(one.states, again.states) and one.states.shape == (3 * 6, 7)
+    assert len({tuple(s) for s in one.states[one.ep_offset].tolist()}) == 3
 
 
 def test_push_t_is_found_by_its_name():

@@ -34,20 +34,21 @@ class ExpertConfig:
     samples: int = 24  # N, in each of the two searches
     elites: int = 4
     iterations: int = 2
-    points: int = 4  # F
+    points: int = 3  # F
     hold: int = 5  # steps that it walks towards a point, and after which it plans anew
     refine: float = 40.0  # spread of the points around the plan at hand
     explore: float = 100.0  # and around the block
-    speed: float = 0.4  # length of the longest action
+    speed: float = 0.6  # length of the longest action
     noise: float = 0.05  # on the actions that are run
     enough: float = 8.0  # an error of the block that needs no work
+    patience: int = 100  # steps after which a random goal gives way to the next
 
 
 class Expert:
     """Brings the block to poses and the pusher to its places beside them.
 
-    By default goals are random states, and who has reached one gets the next. With a `goal` for each copy an episode
-    is done there.
+    By default goals are random states, and who has reached one, or has tried for long, gets the next. With a `goal` for
+    each copy an episode is done there.
     """
 
     def __init__(self, world: World, copies: int, generator: torch.Generator, *,
@@ -55,12 +56,14 @@ class Expert:
         self.world, self.generator, self.config = world, generator, config
         self.again, self.goal = goal is None, world.reset(copies, generator) if goal is None else goal
         self.blur, self.plan, self.age = Blur(config.noise, 0.0, generator), None, 0
+        self.tried = torch.zeros(copies, dtype=torch.long, device=generator.device)  # steps towards the present goal
 
     def act(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B A"]:
         c = self.config
         if self.again:
-            there = self.world.success(state, self.goal)[:, None]
-            self.goal = torch.where(there, self.world.reset(len(state), self.generator), self.goal)
+            over = self.world.success(state, self.goal) | (self.tried >= c.patience)
+            self.goal = torch.where(over[:, None], self.world.reset(len(state), self.generator), self.goal)
+            self.tried = torch.where(over, 0, self.tried) + 1
         if self.age % c.hold == 0:
             at_hand = state[:, None, :2].repeat(1, c.points, 1) if self.plan is None else shifted(self.plan, 1)
             self.plan = self.search(state, at_hand)

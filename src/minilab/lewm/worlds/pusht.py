@@ -170,15 +170,15 @@ def _model() -> mujoco.MjModel:
     """The plane as MuJoCo sees it: a sphere, two tall boxes on slides and a hinge, and four walls that never end."""
     # Stiffness and damping are per mass, and negative by MuJoCo's convention. With a damping of 1 / DT the velocity
     # that a contact asks for after a step does not depend on the one before.
-    solver = f'{-GIVE / DT**2} {-1 / DT}" solimp{{}}="0.9999 0.9999 1"'
-    hard, stop = f'solref="{solver}'.format(""), f'solreflimit="{solver}'.format("limit")
+    give, hard = f"{-GIVE / DT**2} {-1 / DT}", "0.9999 0.9999 1"
+    contact, stop = f'solref="{give}" solimp="{hard}"', f'solreflimit="{give}" solimplimit="{hard}"'
     walls = {"west": f'pos="{LOW} 0 0" xyaxes="0 1 0 0 0 1"', "east": f'pos="{HIGH} 0 0" xyaxes="0 0 1 0 1 0"',
              "north": f'pos="0 {LOW} 0" xyaxes="0 0 1 1 0 0"', "south": f'pos="0 {HIGH} 0" xyaxes="1 0 0 0 0 1"'}
     touching = [(a, b) for a in (*walls, "pusher") for b in ("bar", "stem")]
     planes = "".join(f'<geom name="{name}" type="plane" size="1 1 1" {where}/>' for name, where in walls.items())
     boxes = "".join(f'<geom name="{name}" type="box" pos="{x} {y - CENTER} 0" size="{half_x} {half_y} 100"/>'
                     for name, ((x, y), (half_x, half_y)) in (("bar", BAR), ("stem", STEM)))
-    pairs = "".join(f'<pair geom1="{a}" geom2="{b}" condim="1" {hard}/>' for a, b in touching)
+    pairs = "".join(f'<pair geom1="{a}" geom2="{b}" condim="1" {contact}/>' for a, b in touching)
     springs = "".join(f'<position joint="{joint}" kp="{PUSHER_MASS * SPRING}" kv="{PUSHER_MASS * DAMPER}"/>'
                       for joint in ("pusher x", "pusher y"))
     rails = f'type="slide" limited="true" range="{LOW + PUSHER} {HIGH - PUSHER}" {stop}'
