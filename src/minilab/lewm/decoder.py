@@ -92,7 +92,7 @@ class ConvDecoder(Decoder):
     Raises ValueError if that does not end at the picture's size.
     """
 
-    def __init__(self, latent: int, image: int, *, channels: int = 32) -> None:
+    def __init__(self, latent: int, image: int, *, channels: int = 16) -> None:
         super().__init__(image)
         doublings = (image // 4).bit_length() - 1
         if image != 4 << doublings:

@@ -9,8 +9,8 @@ Maes et al. (2026), section 5.1 and tables 1, 3 and 4. Their probes' settings ar
   epochs, stopped when 10 of them bring nothing, and the best kept;
 - angles are read as sine and cosine too: the number itself jumps at the end of a turn.
 
-A model whose latent is many tokens is read whole, all of them side by side (or averaged, `mean_tokens`): it is larger,
-and a linear probe has more to choose from. Say so beside its numbers.
+A model whose latent is many tokens is read whole, all of them side by side: a linear probe then has more numbers to
+choose from, so say it beside the result. DINOv2's are too many for that; `mean_tokens` averages them, and loses places.
 
 Shapes: N frames, D latent width, S numbers in a state, Q numbers of a quantity.
 """

@@ -176,11 +176,12 @@ def reconstruction_loss(aided: Aided, clip: Clip, generator: torch.Generator, le
                         weight: float = 100.0, regularized: bool = False) -> Loss:
     """Prediction, and pictures drawn from the latents; with `regularized` SIGReg too.
 
-    A mean over pixels is small where one small thing moves: with weight 100 a dot at 32 pixels counts 0.2 in all.
+    One frame of a clip is drawn: neighbors are alike, and drawing costs more than all else. A mean over pixels is small
+    where one small thing moves: with weight 100 a dot at 32 pixels counts 0.2 in all.
     """
     z, predicted = aided(clip.frames, clip.actions)
     prediction = _error(predicted, z[:, 1:])
-    drawn = reconstruction_error(aided.aids["decoder"], z, clip.frames)
+    drawn = reconstruction_error(aided.aids["decoder"], z[:, :1], clip.frames[:, :1])
     spread = sigreg((z if regularized else z.detach()).transpose(0, 1), generator, directions=learning.directions)
     total = prediction + weight * drawn + (learning.lam * spread if regularized else 0.0)
     return Loss(total, prediction, spread, {"reconstruction": drawn})
