@@ -198,7 +198,7 @@ def test_the_script_moves_and_turns_the_block_without_losing_it_and_chance_hardl
 
 
 def test_an_expert_without_a_goal_takes_the_next_when_it_is_there_or_has_tried_for_long():
-    config = ExpertConfig(samples=2, elites=1, points=1, iterations=1, patience=3)
+    config = ExpertConfig(samples=2, points=1, iterations=1, patience=3)
     expert, state = Expert(WORLD, 2, generator(), config=config), WORLD.reset(2, generator(1))
     first = expert.goal
     expert.act(torch.stack((first[0], state[1])))
@@ -218,7 +218,7 @@ def test_the_expert_repairs_a_pose():
     start[:, 2] += 45
     start[:, 4] += torch.tensor([0.5, -0.5, 0.5])
     start[:, :2] = torch.tensor([400.0, 400.0])
-    config = ExpertConfig(samples=10, points=3, elites=3)
+    config = ExpertConfig(samples=10, iterations=2)
     states = rollout(WORLD, Expert(WORLD, 3, generator(), goal=goal, config=config), start, 50)[0]
     error = torch.stack([pose_error(s, goal) for s in states.unbind(dim=1)])  # T1 B
     assert (error[0] > 45).all() and error.amin(dim=0).median() < 20

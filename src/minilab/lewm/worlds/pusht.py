@@ -12,7 +12,8 @@ starts, control law, criterion and colors, and MuJoCo moves things.
   the velocities were: nothing bounces.
 - Ours: walls stop the block, and a block that is stopped stops the pusher. In the original the pusher is of infinite
   mass, so that it squeezes the block through walls. Ours has ten times the block's mass, which has a price: it pushes
-  at 0.7 of the speed that it walks with. At full speed a block may reach some units into a wall for a moment.
+  at 0.7 of the speed that it walks with. A block that is caught at full speed may reach about ten units into a wall
+  for a moment.
 - The angle lies in [-pi, pi]: no picture tells it from the same with a full turn more.
 
 MuJoCo has no units of its own; a length of 1 is one of the 512 of the picture's side. y points down, and a positive
