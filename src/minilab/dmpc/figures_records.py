@@ -82,7 +82,7 @@ def wishes(record: Record) -> Figure:
             mean, error = _bars([row[who]["achieved"] for row in mine])
             ax.errorbar(asked, mean, yerr=error, fmt=mark, capsize=2, color=color, label=who)
         ax.set(title=quantity, xlabel=f"asked for ({mine[0]['unit']})")
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=3, steps=[1, 2, 4, 5, 10])
     axes[0][0].set(ylabel="came")
     fig.legend(*axes[0][0].get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
     return fig
