@@ -9,6 +9,8 @@ Maes et al. (2026), appendix D, for looking only: nothing here teaches the world
 - `ConvDecoder` is for two cores.
 - Both draw on the mean picture, which `learn_decoder` gives them, and begin by drawing nothing. A first noise would be
   much larger than a dot of a few pixels, and what teaches its patches to be silent makes them blind to the latent.
+- Both read a latent in units of its spread (a BatchNorm): a model that shrank may know all the same, and a decoder that
+  learns beside a fresh encoder finds next to no spread at first.
 - A blurred thing is one whose place the latent does not tell: the squared error is least for the mean of what may be.
 
 Shapes: B images, T frames, D latent width, P patches, K tokens in a latent of width C each, W width.
@@ -27,14 +29,15 @@ from minilab.lewm.model import LeWM
 
 
 class Decoder(nn.Module):
-    """Draws on a background. Those below say how."""
+    """Draws on a background, from latents in units of their spread: however small that is. Those below say how."""
 
-    def __init__(self, image: int) -> None:
+    def __init__(self, latent: int, image: int) -> None:
         super().__init__()
+        self.unit = nn.BatchNorm1d(latent, eps=1e-10, affine=False)
         self.background = nn.Parameter(torch.zeros(3, image, image))
 
     def forward(self, z: Float[Tensor, "B D"]) -> Float[Tensor, "B 3 H W"]:
-        return self.background + self.draw(z)
+        return self.background + self.draw(self.unit(z))
 
     @torch.no_grad()
     def begin(self, frames: UInt8[Tensor, "B T 3 H W"]) -> "Decoder":
@@ -48,7 +51,7 @@ class CrossDecoder(Decoder):
 
     def __init__(self, latent: int, image: int, *, tokens: int = 1, patch: int = 16, width: int = 192, depth: int = 4,
                  heads: int = 3) -> None:
-        super().__init__(image)
+        super().__init__(latent, image)
         if image % patch or latent % tokens or width % heads:
             raise ValueError(f"an image of {image} does not divide into patches of {patch}, a latent of {latent} into "
                              f"{tokens} tokens, or a width of {width} into {heads} heads: choose others")
@@ -93,7 +96,7 @@ class ConvDecoder(Decoder):
     """
 
     def __init__(self, latent: int, image: int, *, channels: int = 16) -> None:
-        super().__init__(image)
+        super().__init__(latent, image)
         doublings = (image // 4).bit_length() - 1
         if image != 4 << doublings:
             raise ValueError(f"no doubling of 4 is {image}: choose a power of 2, or CrossDecoder")
