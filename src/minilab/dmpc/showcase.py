@@ -27,7 +27,7 @@ class FilmsPreset:
     steps: int = 80  # of a film, after as many that are not shown
     n: int = 64
     every: int = 2
-    play: Play = Play(episodes=60)
+    play: Play = Play(episodes=60, old=0.5)
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
