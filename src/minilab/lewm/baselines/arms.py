@@ -13,12 +13,15 @@
 | `frozen_random`, `frozen_learned` | patch tokens that are frozen | that they are frozen, as in DINO-WM |
 | `cloning`, `cloning_frozen`, `chance` | there is none | these are agents: nothing is planned |
 
+A BatchNorm in the heads is itself a reason: `ema` learns with it and collapses without. So compare with LayerNorm heads,
+and know that the two arms that draw have BatchNorm whatever the config says.
+
 `train_arm` is the same for all. What it gives has `agent(...)`, which plans with the model or is the policy. The first
 weights of all encoders are the same for the same seed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -71,8 +74,8 @@ class Setting:
     seed: int
     device: torch.device
 
-    def fresh(self) -> LeWM:
-        return LeWM(self.config).to(self.device)
+    def fresh(self, **options) -> LeWM:
+        return LeWM(replace(self.config, **options)).to(self.device)
 
     def frames(self, n: int = 256) -> UInt8[Tensor, "n T 3 H W"]:
         """Some to look at before the training."""
@@ -239,7 +242,8 @@ def _pldm(what: str, weights: PldmWeights) -> Arm:
 
 
 def _with_decoder(s: Setting) -> Aided:
-    model, image = s.fresh(), s.config.vision.image
+    # Pictures give latents content but no scale, and with a LayerNorm they stay too small for the predictor to see.
+    model, image = s.fresh(head_norm="batch"), s.config.vision.image
     small = s.config.vision.kind == "conv"
     decoder = ConvDecoder(s.config.latent, image) if small else CrossDecoder(s.config.latent, image, patch=8)
     return Aided(model, decoder=decoder.to(s.device).begin(s.frames()))
