@@ -13,8 +13,8 @@
 | `frozen_random`, `frozen_learned` | patch tokens that are frozen | that they are frozen, as in DINO-WM |
 | `cloning`, `cloning_frozen`, `chance` | there is none | these are agents: nothing is planned |
 
-A BatchNorm in the heads is itself a reason: `ema` learns with it and collapses without. So compare with LayerNorm heads,
-and know that the two arms that draw have BatchNorm whatever the config says.
+A BatchNorm in the heads is itself a reason: `ema` learns with it and collapses without. So compare with LayerNorm
+heads, and know that the two arms that draw have BatchNorm whatever the config says.
 
 `train_arm` is the same for all. What it gives has `agent(...)`, which plans with the model or is the policy. The first
 weights of all encoders are the same for the same seed.
