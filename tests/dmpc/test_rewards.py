@@ -1,12 +1,13 @@
 """Rewards and the score of a plan, against sums written out."""
 
+import numpy as np
 import pytest
 import torch
 from dmpc.linear_system import linear_episodes
 
 from minilab.dmpc import rewards
 from minilab.dmpc.data import Windows
-from minilab.dmpc.envs import HALF_CHEETAH, WALKER
+from minilab.dmpc.envs import HALF_CHEETAH, TASKS, WALKER, Simulator
 from minilab.dmpc.support import Support, precedents
 from minilab.planning.rank import Plans, sample_score_rank
 
@@ -60,6 +61,14 @@ def test_speed_of_the_environments_reward_is_the_mean_over_the_step():
     before, after = torch.zeros(17), torch.zeros(17)
     before[8], after[8] = 1.0, 3.0
     assert float(rewards.run(HALF_CHEETAH)(before, torch.zeros(6), after)) == 2.0
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_a_jump_is_how_fast_the_torso_goes_up_or_down(task):
+    world = Simulator(task, 1)
+    falling = -2.5 * (np.arange(world.model.nv) == 1)  # m/s; the second speed of the physics is the vertical one
+    state = world.place(np.concatenate((world.model.qpos0, falling))[None])
+    assert float(rewards.jump()(state, torch.zeros(1, task.action_dim), state)) == 2.5
 
 
 @pytest.mark.parametrize(("reward", "message"), [

@@ -7,7 +7,7 @@ import torch
 
 from minilab.lewm.collect import Recipe, collect, rollout
 from minilab.lewm.experts import Expert, ExpertConfig, pose_error
-from minilab.lewm.worlds import World, world_named
+from minilab.lewm.worlds import World, distances, world_named
 from minilab.lewm.worlds.pusht import CORNERS, HIGH, LOW, PUSHER, PushT, corners, gap, margin, to_world, turn
 
 WORLD = PushT()
@@ -131,6 +131,13 @@ def test_the_angle_stays_within_a_turn_and_goes_on_across_its_ends():
     for _ in range(5):
         state = WORLD.step(state, 0.3 * torch.tensor([[-math.sin(3.1), math.cos(3.1)]]))
     assert -math.pi <= state[0, 4] < -2.5 and turn(state[:, 4], start[:, 4]) > 0.1
+
+
+def test_the_distance_of_two_angles_is_the_shorter_way_round():
+    a, b = torch.zeros(2, 7), torch.zeros(2, 7)
+    a[:, 4], b[:, 4] = torch.tensor([3.0, 0.5]), torch.tensor([-3.0, -0.5])
+    found = distances(world_named("pusht"), a, b)["block angle"]
+    torch.testing.assert_close(found, torch.tensor([2 * math.pi - 6, 1.0]))
 
 
 def test_success_needs_the_block_its_angle_and_the_pusher():

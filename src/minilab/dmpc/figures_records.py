@@ -95,7 +95,7 @@ def defects(record: Record) -> Figure:
              "the true dynamics", "Diffuser before", "Diffuser adapted", "oracle, no proposal")
     fig, axes = figure(len(returns), 1, height=0.7 + 1.8 * len(returns), sharex=True, squeeze=False)
     for ax, (name, rows) in zip(axes[:, 0], returns.items(), strict=True):
-        _dots(ax, {row: rows[row] for row in reversed(order) if row in rows})
+        _dots(ax, {row: rows[row] for row in reversed(order)})
         ax.axvline(record.results["returns"]["intact"]["D-MPC"]["mean"], color=INK, linewidth=1, linestyle=":")
         ax.set(title=name)
     axes[-1, 0].set(xlabel="return of an episode")

@@ -8,6 +8,7 @@ Shapes: B copies, S numbers in a state, A in an action; a picture is 3 x size x 
 """
 
 import importlib
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol, runtime_checkable
@@ -73,8 +74,12 @@ def world_named(name: str) -> World:
 
 
 def distances(world: World, state: Float[Tensor, "B S"], goal: Float[Tensor, "B S"]) -> dict[str, Float[Tensor, "B"]]:
-    """How far a state is from the goal in each of the world's quantities."""
-    return {name: (state - goal)[:, where].norm(dim=1) for name, where in world.quantities.items()}
+    """How far a state is from the goal in each of the world's quantities, an angle the shorter way round."""
+    def apart(name: str, where: slice) -> Float[Tensor, "B q"]:
+        gap = (state - goal)[:, where]
+        return (gap + math.pi) % (2 * math.pi) - math.pi if name.endswith("angle") else gap
+
+    return {name: apart(name, where).norm(dim=1) for name, where in world.quantities.items()}
 
 
 class Uniform:
