@@ -55,6 +55,13 @@ def gpu(actions: int = 10, **options) -> LeWMConfig:
     return LeWMConfig(actions, **{"vision": VisionConfig(image=64, patch=8), **options})
 
 
+def compact(actions: int = 10, **options) -> LeWMConfig:
+    """Between `gpu` and `cpu`: images of 64 pixels, two million parameters, small enough to ship as 8-bit integers."""
+    small = dict(vision=VisionConfig(image=64, patch=8, width=128, depth=5, heads=4, hidden=512), latent=128, width=128,
+                 depth=4, heads=8, head_dim=16, hidden=512, head_hidden=256, inner_norms=False)
+    return LeWMConfig(actions, **{**small, **options})
+
+
 def cpu(actions: int = 10, **options) -> LeWMConfig:
     """For two cores: convolutions on images of 32 pixels, 32 numbers in a latent, two narrow blocks."""
     small = dict(vision=VisionConfig("conv", image=32, width=64), latent=32, width=64, depth=2, heads=4, head_dim=16,

@@ -1,0 +1,156 @@
+"""What keeps latents apart, side by side, and the settings of SIGReg and of the model one at a time."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Record
+from minilab.lewm.baselines.arms import ARMS, Trained
+from minilab.lewm.learn import diagnose
+from minilab.lewm.probes import gather, probe
+from minilab.lewm.sigreg import carried_over
+from minilab.lewm.straight import straightness
+from minilab.lewm.study import QUICK, Ground, Setting, rooms, share, with_learning, with_model
+
+EIGHT = ("sigreg", "prediction", "stop_gradient", "ema", "hinge", "pldm", "frozen_random", "reconstruction")
+
+
+@dataclass(frozen=True)
+class CollapsePreset:
+    name: str
+    setting: Setting
+    arms: tuple[str, ...] = EIGHT
+    heads: tuple[str, ...] = ("layer", "batch")
+    frames: int = 4000  # that the probes read
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+CARD = rooms(episodes=10_000, steps=2000, seeds=(0, 1, 2), tasks=200)
+COLLAPSE = {
+    "cpu": CollapsePreset("cpu", QUICK, arms=("sigreg", "prediction"),
+                          heads=("layer",), frames=400, device="cpu"),
+    "two-cores": CollapsePreset("two-cores", rooms(tasks=100), device="cpu"),
+    "gpu": CollapsePreset("gpu", CARD, device="cuda"),
+}
+
+
+@with_threads
+def collapse(preset: CollapsePreset) -> Record:
+    """Eight ways to learn latents, with LayerNorm and with BatchNorm in the heads: which collapse, and what shows it.
+
+    The arms that draw pictures have a BatchNorm whatever the preset says, and frozen tokens have no heads: each of
+    these has one row.
+    """
+    started, device = time.perf_counter(), pick_device(preset.device)
+    rows, curves, floor = {}, {}, []
+    for heads in preset.heads:
+        setting = with_model(preset.setting, head_norm=heads)
+        ground = Ground(setting, device)
+        for arm in preset.arms:
+            if heads != preset.heads[0] and arm in ("frozen_random", "frozen_learned", "reconstruction"):
+                continue
+            trained = [ground.trained(arm, seed) for seed in setting.seeds]
+            rows[f"{arm}, {heads}"] = {"what": ARMS[arm].what, **seen(ground, trained, preset.frames)}
+            curves[f"{arm}, {heads}"] = _curve(trained[0])
+    ground = Ground(preset.setting, device)
+    for seed in preset.setting.seeds:
+        floor.append(ground.reached(ground.agent(ground.trained("chance", seed), seed), seed))
+    return Record.new(experiment="lewm/collapse", preset=preset, started=started,
+                      results={"arms": rows, "curves": curves, "chance": share(floor)})
+
+
+def seen(ground: Ground, trained: list[Trained], frames: int) -> dict:
+    """What tells a model that learned from one that collapsed, over the seeds of one arm."""
+    look = ground.held_out.draw(512, ground.generator(2))
+    found = [dataclasses.asdict(diagnose(t.model, look, ground.generator(3))) for t in trained]
+    probes = [_probed(ground, t, frames) for t in trained]
+    return {**{part: _mean([f[part] for f in found]) for part in found[0]},
+            "sigreg_loss": _mean([t.history.moments[-1].sigreg for t in trained]),
+            "probes": {part: _mean([p[part] for p in probes]) for part in probes[0]},
+            "success": share([ground.reached(ground.agent(t, seed), seed)
+                              for t, seed in zip(trained, ground.setting.seeds, strict=True)])}
+
+
+def _probed(ground: Ground, trained: Trained, frames: int) -> dict[str, float]:
+    """Errors of the probes of the world's first quantity; 1 is chance."""
+    read = gather(trained.model, ground.held_out, frames, ground.generator(4))
+    first = next(iter(ground.world.quantities))
+    scores = probe(read._replace(targets={first: read.targets[first]}), ground.generator(5))[first]
+    return {"linear": scores.linear.mse, "mlp": scores.mlp.mse}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _curve(trained: Trained) -> dict[str, list[float]]:
+    moments = trained.history.moments
+    return {"step": [m.step for m in moments], "prediction": [m.prediction for m in moments],
+            "sigreg": [m.sigreg for m in moments], "std": [m.held_out.std for m in moments if m.held_out]}
+
+
+@dataclass(frozen=True)
+class KnobsPreset:
+    name: str
+    setting: Setting
+    lam: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    batch: tuple[int, ...] = (32, 128)  # each twice: with the same lam, and with lam * batch held
+    directions: tuple[int, ...] = (4, 16, 1024)
+    latent: tuple[int, ...] = (4, 8, 16, 64)
+    history: tuple[int, ...] = (1,)
+    heads: tuple[str, ...] = ("layer", "none")
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+KNOBS = {
+    "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,),
+                       latent=(8,), history=(1,), heads=("none",), device="cpu"),
+    "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
+}
+
+
+@with_threads
+def knobs(preset: KnobsPreset) -> Record:
+    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, norm of the heads."""
+    started, device = time.perf_counter(), pick_device(preset.device)
+    rows: dict[str, dict] = {}
+    for knob, label, setting in turned(preset):
+        ground = Ground(setting, device)
+        trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
+        look = ground.held_out.draw(512, ground.generator(2))
+        found = [dataclasses.asdict(diagnose(t.model, look, ground.generator(3))) for t in trained]
+        ok = [ground.reached(ground.agent(t, seed), seed) for t, seed in zip(trained, setting.seeds, strict=True)]
+        paths = ground.clips_of(ground.unseen, 8).draw(256, ground.generator(4)).frames
+        with torch.no_grad():
+            straight = [float(straightness(t.model.encode(paths))) for t in trained]
+        rows.setdefault(knob, {})[label] = {**{part: _mean([f[part] for f in found]) for part in found[0]},
+                                            "straightness": _mean(straight), "success": share(ok)}
+    return Record.new(experiment="lewm/knobs", preset=preset, results={"knobs": rows}, started=started)
+
+
+def turned(preset: KnobsPreset) -> Iterator[tuple[str, str, Setting]]:
+    """Each knob, the label of its position, and the setting with it; the usual position stands with every knob."""
+    usual = preset.setting
+    c, m = usual.learning, usual.config
+    for lam in sorted({*preset.lam, c.lam}):
+        yield "lam", f"{lam:g}", with_learning(usual, lam=lam)
+    for batch in sorted({*preset.batch, c.batch}):
+        yield "batch, lam held", str(batch), with_learning(usual, batch=batch)
+        carried = carried_over(c.lam, c.batch, batch)
+        yield "batch, lam * batch held", str(batch), with_learning(usual, batch=batch, lam=carried)
+    for directions in sorted({*preset.directions, c.directions}):
+        yield "directions", str(directions), with_learning(usual, directions=directions)
+    for latent in sorted({*preset.latent, m.latent}):
+        yield "latent", str(latent), with_model(usual, latent=latent)
+    for history in sorted({*preset.history, m.history}):
+        yield "history", str(history), with_model(usual, history=history)
+    for heads in (m.head_norm, *preset.heads):
+        yield "heads", heads, with_model(usual, head_norm=heads)

@@ -1,0 +1,123 @@
+"""Reaching goals from pictures: worlds and rivals, settings of the planner one at a time, and goals in another room."""
+
+import time
+from dataclasses import dataclass, replace
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.records import Record
+from minilab.lewm import learn, model
+from minilab.lewm.baselines.arms import ARMS
+from minilab.lewm.collect import Recipe
+from minilab.lewm.planner import PlanConfig, paper
+from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
+
+RIVALS = ("sigreg", "pldm", "frozen_learned", "cloning", "chance")
+
+
+@dataclass(frozen=True)
+class SuccessPreset:
+    name: str
+    settings: tuple[Setting, ...]  # one a world
+    arms: tuple[str, ...] = RIVALS
+    far: int = 100  # steps to the goal of the harder tasks; twice as many are allowed
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+def disc(*, episodes: int = 1000, steps: int = 1500, **options) -> Setting:
+    """Push a disc, for two cores, at 32 pixels."""
+    return Setting(Recipe("disc", episodes), model.cpu(10), learn.small(steps), **options)
+
+
+def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting:
+    """For a GPU: a vision transformer on images of 64 pixels, planned with as the paper does."""
+    iterations = 30 if recipe.world == "pusht" else 10
+    return Setting(recipe, model.compact(actions), learn.LearnConfig(steps, lr=5e-4, log_every=500, compile=True),
+                   **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), **options})
+
+
+SUCCESS = {
+    "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
+    "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=100)), device="cpu"),
+    "gpu": SuccessPreset("gpu", (
+        replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
+        replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
+    "gpu-pusht": SuccessPreset("gpu-pusht", (card(Recipe("pusht", 2500, steps=200), steps=40_000),),
+                               arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
+}
+
+
+@with_threads
+def success(preset: SuccessPreset) -> Record:
+    """How often goals are reached in each world, by LeWM and its rivals, near goals and far ones, and by chance."""
+    started, device = time.perf_counter(), pick_device(preset.device)
+    worlds: dict[str, dict] = {}
+    for setting in preset.settings:
+        rows = worlds.setdefault(setting.world.name, {})
+        grounds = {"near": Ground(setting, device)}
+        if far := _far(setting, preset.far):
+            grounds["far"] = Ground(far, device)
+        for arm in preset.arms:
+            trained = [grounds["near"].trained(arm, seed) for seed in setting.seeds]
+            rows[arm] = {"what": ARMS[arm].what} | {
+                distance: share([ground.reached(ground.agent(t, seed), seed)
+                                 for t, seed in zip(trained, setting.seeds, strict=True)])
+                for distance, ground in grounds.items()}
+    return Record.new(experiment="lewm/success", preset=preset, results={"worlds": worlds}, started=started)
+
+
+def _far(setting: Setting, ahead: int) -> Setting | None:
+    """The same with goals farther away, where episodes are long enough for it."""
+    return replace(setting, ahead=ahead, budget=2 * ahead) if setting.recipe.steps >= ahead else None
+
+
+@dataclass(frozen=True)
+class PlannersPreset:
+    name: str
+    setting: Setting
+    arms: tuple[str, ...] = ("sigreg", "pldm")
+    methods: tuple[str, ...] | None = None  # names of rows; None takes all
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+PLANNERS = {
+    "cpu": PlannersPreset("cpu", QUICK, arms=("sigreg",),
+                          methods=("cem", "look after each block"), device="cpu"),
+    "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
+    "gpu-pusht": PlannersPreset("gpu-pusht", SUCCESS["gpu-pusht"].settings[0], arms=("sigreg",), device="cuda"),
+}
+
+
+def methods(usual: PlanConfig) -> dict[str, PlanConfig]:
+    """The planner as the paper has it, and with one thing changed; the last row has all that can be combined."""
+    return {
+        "cem": usual,
+        "mppi": replace(usual, method="mppi"),
+        "adam": replace(usual, method="adam", samples=usual.elites),
+        "icem": replace(usual, method="icem"),
+        "mean cost": replace(usual, cost="mean"),
+        "look after each block": replace(usual, execute=1),
+        "look, and start from the last plan": replace(usual, execute=1, warm=True),
+        "look, and plan from real history": replace(usual, execute=1, history=3),
+        "all of these": replace(usual, method="icem", cost="mean", execute=1, warm=True, history=3),
+    }
+
+
+@with_threads
+def planners(preset: PlannersPreset) -> Record:
+    """One model and many planners: how often each reaches its goals, with LeWM and with PLDM."""
+    started, setting = time.perf_counter(), preset.setting
+    ground = Ground(setting, pick_device(preset.device))
+    rows: dict[str, dict] = {}
+    for arm in preset.arms:
+        trained = [ground.trained(arm, seed) for seed in setting.seeds]
+        for name, plan in methods(setting.plan).items():
+            if preset.methods is None or name in preset.methods:
+                ok = [ground.reached(ground.agent(t, seed, plan), seed)
+                      for t, seed in zip(trained, setting.seeds, strict=True)]
+                rows.setdefault(name, {})[arm] = share(ok)
+    return Record.new(experiment="lewm/planners", preset=preset, started=started,
+                      results={"world": setting.world.name, "rows": rows})
