@@ -34,15 +34,17 @@ FIXED = {
     "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), horizons=(16,),
                        oracle_episodes=2, device="cpu"),
     "two-cores": FixedPreset("two-cores", SHORT, tiers=("mixed",), oracle_episodes=4, device="cpu"),
-    "gpu": FixedPreset("gpu", LONG, device="cuda"),
+    "gpu": FixedPreset("gpu", LONG, horizons=(4,), device="cuda"),
     "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),
                              horizons=(32,), device="cuda"),
     "two-cores-hopper": FixedPreset("two-cores-hopper", falling(SHORT, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
                                     oracle_episodes=4, device="cpu"),
     "two-cores-walker": FixedPreset("two-cores-walker", falling(SHORT, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
                                     oracle_episodes=4, device="cpu"),
-    "gpu-hopper": FixedPreset("gpu-hopper", falling(LONG, "Hopper-v5"), tiers=("mixed",), device="cuda"),
-    "gpu-walker": FixedPreset("gpu-walker", falling(LONG, "Walker2d-v5"), tiers=("mixed",), device="cuda"),
+    "gpu-hopper": FixedPreset("gpu-hopper", falling(LONG, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
+                              device="cuda"),
+    "gpu-walker": FixedPreset("gpu-walker", falling(LONG, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
+                              device="cuda"),
 }
 
 

@@ -155,13 +155,13 @@ DEFECT = {
                               Play(episodes=50, updates=1000),
                               broken=("dead back shin", "reversed back thigh"), device="cpu"),
     "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=128),
-                        Play(rounds=2, updates=4000), device="cuda"),
+                        Play(rounds=2, updates=2000), device="cuda"),
     "two-cores-walker": DefectPreset("two-cores-walker", falling(
         Setting(LAPTOP, tier="diverse", episodes=8, steps=100), "Walker2d-v5"),
         Play(updates=2000), device="cpu"),
     "gpu-walker": DefectPreset("gpu-walker", falling(
         Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=128), "Walker2d-v5"),
-        Play(rounds=2, updates=4000), device="cuda"),
+        Play(rounds=2, updates=2000), device="cuda"),
 }
 
 
