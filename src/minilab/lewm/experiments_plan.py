@@ -43,7 +43,7 @@ SUCCESS = {
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
-    "gpu-pusht": SuccessPreset("gpu-pusht", (card(Recipe("pusht", 2500, steps=200), steps=40_000),),
+    "gpu-pusht": SuccessPreset("gpu-pusht", (card(Recipe("pusht", 3000, steps=200, shard=125), steps=40_000),),
                                arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
 }
 
