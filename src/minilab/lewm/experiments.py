@@ -1,7 +1,7 @@
 """The experiments of chapter 3, by name."""
 
 from minilab.core.records import Experiment
-from minilab.lewm import experiments_learn, experiments_look, experiments_plan, ship
+from minilab.lewm import experiments_learn, experiments_look, experiments_plan, experiments_speed, ship
 
 EXPERIMENTS = {
     "models": Experiment(ship.models, ship.MODELS),
@@ -11,5 +11,8 @@ EXPERIMENTS = {
     "planners": Experiment(experiments_plan.planners, experiments_plan.PLANNERS),
     "probes": Experiment(experiments_look.probes, experiments_look.PROBES),
     "surprise": Experiment(experiments_look.surprise, experiments_look.SURPRISE),
+    "planning_speed": Experiment(experiments_speed.planning_speed, experiments_speed.PLANNING_SPEED),
+    "training_speed": Experiment(experiments_speed.training_speed, experiments_speed.TRAINING_SPEED),
+    "sigreg_cost": Experiment(experiments_speed.sigreg_cost, experiments_speed.SIGREG_COST),
     "shape": Experiment(experiments_look.shape, experiments_look.SHAPE),
 }

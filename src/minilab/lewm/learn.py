@@ -35,6 +35,7 @@ from minilab.lewm.data import LICENCE, Scale
 from minilab.lewm.model import LeWM, LeWMConfig
 from minilab.lewm.sigreg import sigreg
 from minilab.lewm.straight import effective_rank
+from minilab.lewm.swift import by_blocks
 from minilab.nn.vision import VisionConfig
 
 
@@ -63,7 +64,7 @@ class LearnConfig:
     clip: float = 1.0
     log_every: int = 50
     precision: str = "auto"
-    compile: bool = False
+    compile: bool = False  # transformer blocks
 
     def __post_init__(self) -> None:
         if self.batch < 2:
@@ -195,7 +196,9 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
     settings = TrainConfig(steps=config.steps, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999),
                            warmup=round(config.warmup * config.steps), min_lr_ratio=0.0, clip=config.clip,
                            precision=config.precision, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-                           log_every=config.log_every, compile=config.compile)
+                           log_every=config.log_every)
+    if config.compile:
+        by_blocks(model)
     history.log = train(model.requires_grad_(True), batches, total, settings, on_log=look)
     model.eval().requires_grad_(False)
     return history

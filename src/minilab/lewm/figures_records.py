@@ -1,0 +1,180 @@
+"""The figures of chapter 3's experiments: a record in, a matplotlib figure out. Bars are 95 percent intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minilab.core.records import Record
+from minilab.core.style import INK, PALETTE, figure
+
+LABELS = {"sigreg": "LeWM: SIGReg", "prediction": "prediction alone", "stop_gradient": "stop-gradient",
+          "ema": "moving average", "hinge": "variance hinge", "pldm": "PLDM", "frozen_random": "frozen random tokens",
+          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning",
+          "chance": "random actions"}
+COLORS = {"sigreg": PALETTE.blue, "pldm": PALETTE.orange, "prediction": PALETTE.red, "frozen_learned": PALETTE.green}
+FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orange),
+         "teleported": ("teleported", PALETTE.blue)}
+WORLDS = {"rooms": "Two Rooms", "disc": "push a disc", "pusht": "Push-T", "cube": "cube"}
+KNOBS = {"lam": "weight λ", "batch, lam held": "batch, λ held", "batch, lam * batch held": "batch, λ · batch held",
+         "directions": "directions M", "latent": "latent width D", "history": "history N", "heads": "norm in the heads"}
+# A group of points in one row stands this far apart.
+APART = 0.22
+
+
+def collapse(record: Record) -> Figure:
+    """Success of each arm with LayerNorm and with BatchNorm in the heads, over the share that chance reaches."""
+    arms = record.results["arms"]
+    names = sorted({key.split(", ")[0] for key in arms}, key=lambda a: _either(arms, a)["success"]["mean"])
+    fig, ax = figure(height=0.9 + 0.42 * len(names))
+    for heads, color, mark, shift in (("layer", PALETTE.orange, "o", -APART / 2), ("batch", PALETTE.blue, "s",
+                                                                                 APART / 2)):
+        rows = [(i, arms[f"{name}, {heads}"]["success"]) for i, name in enumerate(names) if f"{name}, {heads}" in arms]
+        _shares(ax, [i + shift for i, _ in rows], [row for _, row in rows], color, mark, f"{heads.title()}Norm heads")
+    ax.axvline(100 * record.results["chance"]["mean"], color=INK, linewidth=1, linestyle=":", label="chance")
+    ax.set_yticks(range(len(names)), [LABELS[name] for name in names])
+    ax.set(xlabel="goals reached (percent)", xlim=(0, 102))
+    fig.legend(*ax.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
+def curves(record: Record, *, heads: str = "layer", arms: Sequence[str] = ("sigreg", "prediction", "ema", "pldm")
+           ) -> Figure:
+    """Prediction loss and spread of the latents while some arms learn."""
+    fig, axes = figure(1, 2, height=3.2)
+    for arm, style in zip(arms, ("-", "--", ":", "-."), strict=False):
+        curve = record.results["curves"][f"{arm}, {heads}"]
+        color = COLORS.get(arm, PALETTE.pink)
+        axes[0].plot(curve["step"], curve["prediction"], style, color=color, label=LABELS[arm])
+        axes[1].plot(curve["step"], curve["std"], style, color=color)
+    axes[0].set(yscale="log", xlabel="step", ylabel="prediction loss")
+    axes[1].set(yscale="log", xlabel="step", ylabel="spread of a latent's numbers")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
+def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent", "batch, lam held")) -> Figure:
+    """Success against the position of each knob, the others as usual."""
+    fig, axes = figure(-(-len(names) // 2), 2, height=0.6 + 1.9 * -(-len(names) // 2), sharey=True)
+    for ax, name in zip(axes.flat, names, strict=True):
+        rows = dict(sorted(record.results["knobs"][name].items(), key=_as_number))
+        mean, error = _bars([row["success"] for row in rows.values()])
+        ax.errorbar(range(len(rows)), 100 * mean, yerr=100 * error, fmt="o-", capsize=2, color=PALETTE.blue)
+        ax.set_xticks(range(len(rows)), rows, fontsize=9)
+        ax.set(xlabel=KNOBS[name], ylim=(0, 102))
+    for ax in axes[:, 0]:
+        ax.set(ylabel="goals reached\n(percent)")
+    return fig
+
+
+def success(record: Record, *, distance: str = "near") -> Figure:
+    """Goals reached in each world by each rival."""
+    worlds = record.results["worlds"]
+    fig, axes = figure(len(worlds), 1, height=0.7 + 1.5 * len(worlds), sharex=True, squeeze=False)
+    for ax, (world, rows) in zip(axes[:, 0], worlds.items(), strict=True):
+        found = {arm: row[distance] for arm, row in rows.items() if distance in row}
+        order = sorted(found, key=lambda arm, found=found: found[arm]["mean"])
+        for i, arm in enumerate(order):
+            _shares(ax, [i], [found[arm]], COLORS.get(arm, PALETTE.pink), "o")
+        ax.set_yticks(range(len(order)), [LABELS[arm] for arm in order])
+        ax.set(title=WORLDS[world], xlim=(0, 102))
+        ax.grid(axis="y", visible=False)
+    axes[-1, 0].set(xlabel="goals reached (percent)")
+    return fig
+
+
+def planners(record: Record) -> Figure:
+    """Goals reached with each planner, by LeWM and by PLDM."""
+    rows = record.results["rows"]
+    fig, ax = figure(height=0.9 + 0.42 * len(rows))
+    names, arms = list(reversed(rows)), list(next(iter(rows.values())))
+    for i, arm in enumerate(arms):
+        at = [y + APART * (i - (len(arms) - 1) / 2) for y in range(len(names))]
+        _shares(ax, at, [rows[name][arm] for name in names], COLORS.get(arm, PALETTE.pink), "os"[i % 2], LABELS[arm])
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="goals reached (percent)", title=WORLDS[record.results["world"]])
+    fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
+def probes(record: Record, world: str) -> Figure:
+    """Errors of linear (hollow) and MLP (filled) probes of each quantity; 1 is chance."""
+    rows = record.results["worlds"][world]
+    quantities = [name for name in next(iter(rows.values())) if name != "what"]
+    fig, ax = figure(height=0.9 + 0.5 * len(quantities))
+    for i, (arm, found) in enumerate(rows.items()):
+        at = [y + APART * (i - (len(rows) - 1) / 2) for y in range(len(quantities))]
+        color = COLORS.get(arm, PALETTE.pink)
+        for kind, fill in (("linear", "none"), ("mlp", color)):
+            ax.plot([max(found[q][kind]["mse"], 1e-4) for q in quantities], at, "o", color=color, markerfacecolor=fill,
+                    label=LABELS[arm] if kind == "mlp" else None)
+    ax.axvline(1, color=INK, linewidth=1, linestyle=":")
+    ax.set_yticks(range(len(quantities)), quantities)
+    ax.set(xscale="log", xlabel="error (1 is chance)")
+    fig.legend(*ax.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
+def surprise(record: Record, world: str, arm: str = "sigreg") -> Figure:
+    """Mean surprise around the event, with standard errors, and how well a threshold detects each kind of event."""
+    found = record.results["worlds"][world][arm]
+    fig, axes = figure(1, 2, height=3.2)
+    for film, (label, color) in FILMS.items():
+        mean, error = np.array(found["curves"][film])
+        step = np.arange(1, len(mean) + 1) - found["event"]
+        axes[0].fill_between(step, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
+        axes[0].plot(step, mean, color=color, label=label)
+        if film in found["roc"]:
+            axes[1].plot(*found["roc"][film], color=color)
+    axes[1].plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
+    axes[0].set(yscale="log", xlabel="blocks from the event", ylabel="surprise")
+    axes[1].set(xlabel="false alarms (share)", ylabel="detected (share)")
+    fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
+def maps(record: Record) -> Figure:
+    """Places on a grid, colored by how far right they are, along the two main directions of their latents."""
+    arms, places = record.results["arms"], np.array(record.results["places"])
+    fig, axes = figure(1, len(arms), height=2.6, squeeze=False)
+    for ax, (arm, found) in zip(axes[0], arms.items(), strict=True):
+        x, y = np.array(found["map"]).T
+        ax.scatter(x, y, c=places[:, 0], cmap="viridis", s=6, linewidths=0)
+        ax.set(title=LABELS[arm], xlabel=f"{100 * sum(found['explained']):.0f} % of variance", xticks=[], yticks=[])
+    return fig
+
+
+def distance(record: Record) -> Figure:
+    """Latent against true distance of pairs of places: the mean, and the middle eight tenths."""
+    fig, ax = figure(height=3.0)
+    for arm, found in record.results["arms"].items():
+        true, latent, low, high = np.array(found["distance"])
+        scale = latent.max()
+        color = COLORS.get(arm, PALETTE.pink)
+        ax.fill_between(true, low / scale, high / scale, color=color, alpha=0.15, linewidth=0)
+        ax.plot(true, latent / scale, color=color, label=LABELS[arm])
+    ax.set(xlabel="true distance (pixels of 224)", ylabel="latent distance\n(largest mean = 1)", ylim=(0, None))
+    ax.legend()
+    return fig
+
+
+def _either(arms: Mapping[str, Mapping], name: str) -> Mapping:
+    return arms.get(f"{name}, layer") or arms[f"{name}, batch"]
+
+
+def _as_number(row: tuple[str, Mapping]) -> float:
+    return float(row[0]) if row[0].replace(".", "", 1).isdigit() else 0.0
+
+
+def _bars(found: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
+    """Means, and how far each interval reaches below and above."""
+    mean = np.array([f["mean"] for f in found])
+    return mean, np.abs(np.array([[f["low"], f["high"]] for f in found]).T - mean)
+
+
+def _shares(ax: Axes, at: Sequence[float], rows: Sequence[Mapping], color: str, mark: str, label: str | None = None
+            ) -> None:
+    """Shares in percent with their intervals, one a height."""
+    mean, error = _bars(rows)
+    ax.errorbar(100 * mean, at, xerr=100 * error, fmt=mark, capsize=2, color=color, label=label)
