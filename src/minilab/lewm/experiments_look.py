@@ -98,7 +98,8 @@ class ShapePreset:
 
 
 SHAPE = {
-    "cpu": ShapePreset("cpu", replace(QUICK, recipe=replace(QUICK.recipe, policy="smooth")), arms=("sigreg",), side=6, device="cpu"),
+    "cpu": ShapePreset("cpu", replace(QUICK, recipe=replace(QUICK.recipe, policy="smooth")), arms=("sigreg",), side=6,
+                       device="cpu"),
     "two-cores": ShapePreset("two-cores", rooms(policy="smooth"), device="cpu"),
     "gpu": ShapePreset("gpu", rooms(episodes=10_000, steps=2000, policy="smooth", seeds=(0, 1, 2)), device="cuda"),
 }
