@@ -3,10 +3,12 @@
 import time
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import torch
 
 from minilab.core.device import pick_device, with_threads
+from minilab.core.parallel import parallel_map
 from minilab.core.records import Experiment, Record
 from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, ship, showcase
 from minilab.dmpc.contest import Contest
@@ -24,6 +26,7 @@ class FixedPreset:
     tiers: tuple[str, ...] = ("medium", "mixed", "expert-mix")
     horizons: tuple[int, ...] = (16, 4)
     oracle_episodes: int = 8
+    workers: int = 1  # processes, each with one training seed at a time
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -34,8 +37,9 @@ FIXED = {
     "cpu": FixedPreset("cpu", Setting(QUICK, episodes=4, steps=50, n=16), tiers=("mixed",), horizons=(16,),
                        oracle_episodes=2, device="cpu"),
     "two-cores": FixedPreset("two-cores", SHORT, tiers=("mixed",), oracle_episodes=4, device="cpu"),
-    "gpu": FixedPreset("gpu", LONG, tiers=("medium", "mixed"), horizons=(4,), device="cuda"),
-    "gpu-expert": FixedPreset("gpu-expert", LONG, tiers=("expert-mix",), horizons=(4,), device="cuda"),
+    "gpu": FixedPreset("gpu", LONG, tiers=("medium", "mixed"), horizons=(4,), workers=3, device="cuda"),
+    "gpu-expert": FixedPreset("gpu-expert", replace(LONG, size="cpu"), tiers=("expert-mix",), horizons=(4,), workers=3,
+                              device="cuda"),
     "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),
                              horizons=(32,), device="cuda"),
     "two-cores-hopper": FixedPreset("two-cores-hopper", falling(SHORT, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
@@ -61,17 +65,33 @@ def fixed(preset: FixedPreset) -> Record:
         scale = setting.steps / setting.data()[0].actions.shape[1]  # episodes of data are longer than those played
         behavior |= {part: scale * behavior[part] for part in ("mean", "p90", "best")}
         returns, seconds = {}, {}
-        for seed in setting.seeds:
-            contest = Contest(setting, trained(setting, seed, device), seed)
-            for name, contender in contest.systems().items():
-                run_ = play(contender(), setting, seed=seed, desc=f"{tier}, F = {F}, {name}")
-                returns.setdefault(name, []).append(run_.returns.tolist())
-                seconds[name] = run_.act_s / setting.steps
+        jobs = [_Trial(setting, seed, str(device)) for seed in setting.seeds]
+        for runs in parallel_map(_systems, jobs, workers=preset.workers):
+            for name, (earned, act_s) in runs.items():
+                returns.setdefault(name, []).append(earned)
+                seconds[name] = act_s / setting.steps
         means = {name: interval(per_seed) for name, per_seed in returns.items()}
         tiers[f"{tier}, F = {F}"] = {"behavior": behavior, "returns": means, "per_seed": returns, "act_s": seconds,
                                      "scores": _scores(means, behavior["mean"], oracle, setting)}
     return Record.new(experiment="dmpc/fixed", preset=preset, results={"tiers": tiers, "oracle": oracle},
                       started=started)
+
+
+class _Trial(NamedTuple):
+    """One training seed of a setting."""
+
+    setting: Setting
+    seed: int
+    device: str
+
+
+def _systems(trial: _Trial) -> dict[str, tuple[list[float], float]]:
+    """The returns of every system, and the seconds that it took to decide."""
+    setting, seed = trial.setting, trial.seed
+    contest = Contest(setting, trained(setting, seed, trial.device), seed)
+    runs = {name: play(contender(), setting, seed=seed, desc=f"{setting.tier}, F = {setting.recipe.F}, {name}")
+            for name, contender in contest.systems().items()}
+    return {name: (run_.returns.tolist(), run_.act_s) for name, run_ in runs.items()}
 
 
 def _oracle(preset: FixedPreset) -> float:

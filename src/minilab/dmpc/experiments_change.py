@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import mujoco
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
+from minilab.core.parallel import parallel_map
 from minilab.core.records import Record
 from minilab.dmpc import bodies, rewards
 from minilab.dmpc.adapt import Play, adapted, play_data, practised, prediction_error, tuned
@@ -20,9 +22,10 @@ from minilab.dmpc.envs import Simulator, Task
 from minilab.dmpc.learn import Models
 from minilab.dmpc.oracle import Oracle
 from minilab.dmpc.rewards import Reward, planned
-from minilab.dmpc.rollout import Run
+from minilab.dmpc.rollout import Controller, Run
 from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, falling, interval, play, trained
 from minilab.dmpc.support import Support
+from minilab.planning.rank import Objective
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class WishesPreset:
     name: str
     setting: Setting
     ask: tuple[str, ...] | None = None  # names of wishes; None asks for all
+    workers: int = 1  # processes, each with one training seed at a time
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -73,7 +77,7 @@ WISHES = {
                         device="cuda"),
     "gpu-walker": WishesPreset("gpu-walker", falling(
         Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=64), "Walker2d-v5"),
-        device="cuda"),
+        workers=3, device="cuda"),
 }
 
 
@@ -83,29 +87,48 @@ def wish(preset: WishesPreset) -> Record:
     started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
     asked = {name: wish for name, wish in wishes(setting.body).items() if preset.ask is None or name in preset.ask}
     found: dict[str, dict[str, dict[str, list]]] = {name: {} for name in asked}
-    support = Support.of(setting.data()[0], torch.Generator().manual_seed(preset.seed))
-    for seed in setting.seeds:
-        contest = Contest(setting, trained(setting, seed, device), seed)
-        joint = contest.joint()
-        for name, wish in asked.items():
-            # The value was learned for running: it counts there and nowhere else.
-            objective = contest.objective if name == "run" else planned(
-                wish.reward, discount=1.0, falls=setting.body, fall_cost=setting.recipe.fall_cost)
-            rivals = {"D-MPC": dmpc(contest.models, objective, n=setting.n, every=setting.every, seed=seed),
-                      "Diffuser": contest.guided(joint, objective),
-                      "no planning": dmpc(contest.models, objective, n=1, every=setting.every, seed=seed)}
-            for who, controller in rivals.items():
-                run = play(controller, setting, seed=seed, desc=f"{name}, {who}")
-                cell = found[name].setdefault(who, {"achieved": [], "reward": [], "familiar": []})
-                cell["achieved"].append(achieved(run, wish).tolist())
-                cell["reward"].append(granted(run, wish).tolist())
-                if isinstance(controller, Planner):
-                    cell["familiar"].append(support.familiar(controller.last))
+    jobs = [_Asked(setting, tuple(asked), seed, str(device)) for seed in setting.seeds]
+    for cells in parallel_map(_grant, jobs, workers=preset.workers):
+        for (name, who), cell in cells.items():
+            kept = found[name].setdefault(who, {"achieved": [], "reward": [], "familiar": []})
+            for part, value in cell.items():
+                kept[part].append(value)
     rows = {name: {"target": asked[name].target, "unit": asked[name].unit,
                    **{who: {"achieved": interval(cell["achieved"]), "reward": interval(cell["reward"]),
                             "familiar": sum(cell["familiar"]) / len(cell["familiar"]) if cell["familiar"] else None}
                       for who, cell in rivals.items()}} for name, rivals in found.items()}
     return Record.new(experiment="dmpc/wishes", preset=preset, results={"wishes": rows}, started=started)
+
+
+class _Asked(NamedTuple):
+    """What one training seed is asked for, by name."""
+
+    setting: Setting
+    names: tuple[str, ...]
+    seed: int
+    device: str
+
+
+def _grant(job: _Asked) -> dict[tuple[str, str], dict]:
+    """What came of each wish with each planner."""
+    setting, seed, cells = job.setting, job.seed, {}
+    support = Support.of(setting.data()[0], torch.Generator().manual_seed(0))
+    contest = Contest(setting, trained(setting, seed, job.device), seed)
+    joint = contest.joint()
+    for name in job.names:
+        wish = wishes(setting.body)[name]
+        # The value was learned for running: it counts there and nowhere else.
+        objective = contest.objective if name == "run" else planned(
+            wish.reward, discount=1.0, falls=setting.body, fall_cost=setting.recipe.fall_cost)
+        rivals = {"D-MPC": dmpc(contest.models, objective, n=setting.n, every=setting.every, seed=seed),
+                  "Diffuser": contest.guided(joint, objective),
+                  "no planning": dmpc(contest.models, objective, n=1, every=setting.every, seed=seed)}
+        for who, controller in rivals.items():
+            run = play(controller, setting, seed=seed, desc=f"{name}, {who}")
+            cells[name, who] = {"achieved": achieved(run, wish).tolist(), "reward": granted(run, wish).tolist()}
+            if isinstance(controller, Planner):
+                cells[name, who]["familiar"] = support.familiar(controller.last)
+    return cells
 
 
 def achieved(run: Run, wish: Wish) -> Float[Tensor, "B"]:
@@ -142,6 +165,7 @@ class DefectPreset:
     play: Play = Play()
     broken: tuple[str, ...] | None = None  # names of defects; None takes all
     oracle_episodes: int = 4
+    workers: int = 1  # processes, each with one body and one training seed at a time
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -155,13 +179,13 @@ DEFECT = {
                               Play(episodes=50, updates=1000),
                               broken=("dead back shin", "reversed back thigh"), device="cpu"),
     "gpu": DefectPreset("gpu", Setting(CARD, tier="diverse", size="full", seeds=(0, 1, 2), n=128),
-                        Play(rounds=2, updates=2000), device="cuda"),
+                        Play(rounds=2, updates=2000), workers=5, device="cuda"),
     "two-cores-walker": DefectPreset("two-cores-walker", falling(
         Setting(LAPTOP, tier="diverse", episodes=8, steps=100), "Walker2d-v5"),
         Play(updates=2000), device="cpu"),
     "gpu-walker": DefectPreset("gpu-walker", falling(
         Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=128), "Walker2d-v5"),
-        Play(rounds=2, updates=2000), device="cuda"),
+        Play(rounds=2, updates=2000), workers=3, device="cuda"),
 }
 
 
@@ -174,49 +198,18 @@ def defect(preset: DefectPreset) -> Record:
     started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
     broken = {name: body for name, body in defects(setting.body).items()
               if preset.broken is None or name in preset.broken}
-    objective = planned(rewards.run(setting.body), discount=1.0, falls=setting.body,
-                        fall_cost=setting.recipe.fall_cost)
     returns: dict[str, dict[str, list]] = {name: {} for name in ("intact", *broken)}
     errors: dict[str, dict[str, list]] = {name: {} for name in broken}
     for seed in setting.seeds:
-        models = trained(setting, seed, device)
-        contest = Contest(setting, models, seed)
-        joint, old = contest.joint(), setting.data()[0]
-
-        def score(where: str, row: str, controller, body: mujoco.MjModel | Simulator | None = None, *, s=seed) -> None:
-            world = {"simulator" if isinstance(body, Simulator) else "model": body}
-            run = play(controller, setting, seed=s, desc=f"{where}, {row}", **world)
-            returns[where].setdefault(row, []).append(run.returns.tolist())
-
-        def planner(models: Models, n: int = setting.n, s=seed) -> Planner:
-            return dmpc(models, objective, n=n, every=setting.every, seed=s)
-
-        def seer(models: Models, body: mujoco.MjModel | None, s=seed) -> tuple[Planner, Simulator]:
-            """D-MPC with the world itself for its dynamics, and that world."""
-            world = Simulator(setting.body, setting.episodes, model=body, threads=os.cpu_count() or 1)
-            generator = torch.Generator(device).manual_seed(s)
-            return Planner(lambda state, n: models.proposal.propose(state, n, generator),
-                           lambda state, actions: world.imagine(actions).to(device), objective, n=setting.n,
-                           every=setting.every, device=device), world
-
-        score("intact", "D-MPC", planner(models))
-        score("intact", "Diffuser", contest.guided(joint, objective))
-        score("intact", "the true dynamics", *seer(models, None))
-        for name, body in broken.items():
-            retold, new = practised(models, lambda m: planner(m, 16), body, old, preset.play, seed=seed)
-            unseen = play_data(planner(retold, 16), setting.task, body, preset.play, 50 + seed)
-            half = adapted(models, old, new, replace(preset.play, old=0.5), seed=seed)
-            both = adapted(retold, old, new, preset.play, seed=seed, part="proposal")
-            for when, m in (("before", models), ("after", retold), ("after, half old data", half)):
-                errors[name].setdefault(when, []).append(prediction_error(m, unseen))
-            score(name, "D-MPC before", planner(models), body)
-            score(name, "dynamics adapted", planner(retold), body)
-            score(name, "adapted on half old data", planner(half), body)
-            score(name, "dynamics and proposal adapted", planner(both), body)
-            score(name, "Diffuser before", contest.guided(joint, objective), body)
-            rejoined = tuned(joint, old, new, setting.recipe, preset.play, seed=seed)
-            score(name, "Diffuser adapted", contest.guided(rejoined, objective), body)
-            score(name, "the true dynamics", *seer(models, body))
+        trained(setting, seed, device)  # once: the jobs find it in the cache
+        Contest(setting, trained(setting, seed, device), seed).joint()
+    jobs = [_Broken(setting, preset.play, where, seed, str(device)) for where in returns for seed in setting.seeds]
+    for job, (earned, off) in zip(jobs, parallel_map(_scores, jobs, workers=preset.workers), strict=True):
+        for row, found in earned.items():
+            returns[job.where].setdefault(row, []).append(found)
+        for when, error in off.items():
+            errors[job.where].setdefault(when, []).append(error)
+    objective = _along(setting)
     for name, body in broken.items():
         world = Simulator(setting.body, preset.oracle_episodes, model=body)
         oracle = Oracle(world, objective)
@@ -227,6 +220,58 @@ def defect(preset: DefectPreset) -> Record:
                "error": {name: {when: sum(e) / len(e) for when, e in rows.items()} for name, rows in errors.items()},
                "recovered": {name: _recovered(rows) for name, rows in returns.items() if name != "intact"}}
     return Record.new(experiment="dmpc/defect", preset=preset, results=results, started=started)
+
+
+class _Broken(NamedTuple):
+    """One training seed in one body: a defect of `defects`, or "intact"."""
+
+    setting: Setting
+    play: Play
+    where: str
+    seed: int
+    device: str
+
+
+def _along(setting: Setting) -> Objective:
+    """The rewards of a plan alone."""
+    return planned(rewards.run(setting.body), discount=1.0, falls=setting.body, fall_cost=setting.recipe.fall_cost)
+
+
+def _scores(job: _Broken) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """The returns of each row in one body, and the errors of the predictions before and after it was learned."""
+    setting, seed = job.setting, job.seed
+    objective, body = _along(setting), defects(setting.body).get(job.where)
+    models = trained(setting, seed, job.device)
+    contest = Contest(setting, models, seed)
+    joint, old = contest.joint(), setting.data()[0]
+
+    def planner(models: Models, n: int = setting.n) -> Planner:
+        return dmpc(models, objective, n=n, every=setting.every, seed=seed)
+
+    def score(row: str, controller: Controller, world: Simulator | None = None) -> list[float]:
+        where = {"simulator": world} if world else {"model": body}
+        return play(controller, setting, seed=seed, desc=f"{job.where}, {row}", **where).returns.tolist()
+
+    world = Simulator(setting.body, setting.episodes, model=body, threads=os.cpu_count() or 1)
+    generator = torch.Generator(job.device).manual_seed(seed)
+    seer = Planner(lambda state, n: models.proposal.propose(state, n, generator),
+                   lambda state, actions: world.imagine(actions).to(job.device), objective, n=setting.n,
+                   every=setting.every, device=job.device)
+    true = {"the true dynamics": score("the true dynamics", seer, world)}
+    before = {"D-MPC": planner(models), "Diffuser": contest.guided(joint, objective)}
+    if body is None:
+        return {row: score(row, controller) for row, controller in before.items()} | true, {}
+    retold, new = practised(models, lambda m: planner(m, 16), body, old, job.play, seed=seed)
+    unseen = play_data(planner(retold, 16), setting.task, body, job.play, 50 + seed)
+    half = adapted(models, old, new, replace(job.play, old=0.5), seed=seed)
+    both = adapted(retold, old, new, job.play, seed=seed, part="proposal")
+    rejoined = tuned(joint, old, new, setting.recipe, job.play, seed=seed)
+    rows = {f"{who} before": controller for who, controller in before.items()} | {
+        "dynamics adapted": planner(retold), "adapted on half old data": planner(half),
+        "dynamics and proposal adapted": planner(both), "Diffuser adapted": contest.guided(rejoined, objective)}
+    errors = {when: prediction_error(m, unseen) for when, m in (
+        ("before", models), ("after", retold), ("after, half old data", half))}
+    return {row: score(row, controller) for row, controller in rows.items()} | true, errors
 
 
 def _recovered(rows: dict[str, list]) -> float | None:
