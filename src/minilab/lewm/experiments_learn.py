@@ -113,6 +113,7 @@ class KnobsPreset:
 KNOBS = {
     "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,),
                        latent=(8,), history=(1,), heads=("none",), device="cpu"),
+    "two-cores": KnobsPreset("two-cores", rooms(tasks=100), lam=(0.001, 0.01, 0.03, 0.3, 1.0, 3.0), device="cpu"),
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
 }
 

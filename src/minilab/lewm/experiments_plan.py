@@ -86,6 +86,7 @@ class PlannersPreset:
 PLANNERS = {
     "cpu": PlannersPreset("cpu", QUICK, arms=("sigreg",),
                           methods=("cem", "look after each block"), device="cpu"),
+    "two-cores": PlannersPreset("two-cores", SUCCESS["two-cores"].settings[0], device="cpu"),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-pusht": PlannersPreset("gpu-pusht", SUCCESS["gpu-pusht"].settings[0], arms=("sigreg",), device="cuda"),
 }
