@@ -1,9 +1,11 @@
 """A function that is replayed gives what the call gives, and draws what the call draws."""
 
+import gc
+
 import pytest
 import torch
 
-from minilab.core.replay import replayed
+from minilab.core.replay import Replay, _no_collection, replayed
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -26,6 +28,30 @@ def test_a_replay_computes_and_draws_what_the_call_does():
     for n in (5, 5, 8, 5):
         x = torch.randn(n, device="cuda")
         torch.testing.assert_close(replay(x)["sum"], noisy(generators[1], x)["sum"])
+
+
+def test_no_garbage_is_collected_while_a_graph_is_captured():
+    with _no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+@needs_cuda
+def test_a_graph_that_nobody_holds_does_not_die_during_the_next_capture():
+    """In a cycle it waits for the garbage collector, and to free a graph is forbidden while one is captured."""
+    device = torch.device("cuda")
+
+    def kept_by_itself():
+        cycle = [Replay(lambda x: 2 * x, (torch.ones(3),), device=device)]
+        cycle.append(cycle)
+
+    def litters(x):
+        for _ in range(2000):  # enough to wake the collector
+            [].append([{}])
+        return 3 * x
+
+    kept_by_itself()
+    assert replayed(litters, device)(torch.ones(3)).tolist() == [3.0] * 3
 
 
 @needs_cuda

@@ -28,14 +28,14 @@ def model(seed: int, n_kv_heads: int = 1) -> Transformer:
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
 def test_a_pass_over_rows_of_unequal_length_gives_the_same_logits(n_kv_heads):
     plain = model(0, n_kv_heads)
-    static, tokens = StaticModel(plain), torch.randint(23, (3, 9), device=DEVICE)
+    static, tokens = StaticModel(plain), torch.randint(23, (3, 9)).to(DEVICE)
     caches = plain.new_cache(3, 60), static.new_cache(3, 60)
     with torch.inference_mode():
         for which, cache in zip((plain, static), caches, strict=True):
             which(tokens, cache=cache)
             cache.rollback(torch.tensor([9, 4, 1]))
         for width in (1, 3, 1, 3):  # the second time through a graph
-            new = torch.randint(23, (3, width), device=DEVICE)
+            new = torch.randint(23, (3, width)).to(DEVICE)
             expected, found = plain(new, cache=caches[0]), static(new, cache=caches[1])
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
             assert torch.equal(caches[0].lengths, caches[1].lengths)

@@ -5,10 +5,25 @@ it. A graph launches all of them at once. For that the function must not depend 
 nor wait for the device.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage is collected before and not during: a graph that dies while another is captured would spoil that one."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Replay:
@@ -35,7 +50,7 @@ class Replay:
             generator.set_state(state)
             self.graph.register_generator_state(generator)
         try:
-            with torch.cuda.graph(self.graph, stream=side):
+            with _no_collection(), torch.cuda.graph(self.graph, stream=side):
                 self.outputs = fn(*self.inputs)
         except RuntimeError as error:
             raise RuntimeError("what is captured as a graph must neither wait for the GPU (.item(), `if tensor:`, "

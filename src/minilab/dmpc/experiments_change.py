@@ -203,7 +203,9 @@ def defect(preset: DefectPreset) -> Record:
     for seed in setting.seeds:
         trained(setting, seed, device)  # once: the jobs find it in the cache
         Contest(setting, trained(setting, seed, device), seed).joint()
-    jobs = [_Broken(setting, preset.play, where, seed, str(device)) for where in returns for seed in setting.seeds]
+    cores = max(1, (os.cpu_count() or 1) // preset.workers)
+    jobs = [_Broken(setting, preset.play, where, seed, str(device), cores)
+            for where in returns for seed in setting.seeds]
     for job, (earned, off) in zip(jobs, parallel_map(_scores, jobs, workers=preset.workers), strict=True):
         for row, found in earned.items():
             returns[job.where].setdefault(row, []).append(found)
@@ -230,6 +232,7 @@ class _Broken(NamedTuple):
     where: str
     seed: int
     device: str
+    cores: int  # for the simulator
 
 
 def _along(setting: Setting) -> Objective:
@@ -252,7 +255,7 @@ def _scores(job: _Broken) -> tuple[dict[str, list[float]], dict[str, float]]:
         where = {"simulator": world} if world else {"model": body}
         return play(controller, setting, seed=seed, desc=f"{job.where}, {row}", **where).returns.tolist()
 
-    world = Simulator(setting.body, setting.episodes, model=body, threads=os.cpu_count() or 1)
+    world = Simulator(setting.body, setting.episodes, model=body, threads=job.cores)
     generator = torch.Generator(job.device).manual_seed(seed)
     seer = Planner(lambda state, n: models.proposal.propose(state, n, generator),
                    lambda state, actions: world.imagine(actions).to(job.device), objective, n=setting.n,
