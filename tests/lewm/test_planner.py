@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minilab.lewm.model import LeWM, cpu
-from minilab.lewm.planner import PlanConfig, goal_score, paper, plan, small
+from minilab.lewm.planner import PlanConfig, goal_score, paper, plan, plans, small, squared
 
 D, A, H, B = 8, 1, 4, 3  # fewer actions than latent numbers: one best plan, at a cost above 0
 
@@ -46,6 +46,7 @@ def problem():
 @pytest.mark.parametrize("cost", ["last", "mean"])
 @pytest.mark.parametrize("settings", [
     dict(method="cem", samples=300, elites=30, iterations=30),
+    dict(method="icem", samples=300, elites=30, iterations=30, beta=0.5),
     dict(method="adam", samples=2, iterations=400, lr=0.05),
     dict(method="mppi", samples=2000, iterations=40, temperature=0.05, std=0.15),
 ], ids=lambda s: s["method"])  # fmt: skip
@@ -68,7 +69,7 @@ def test_the_cost_is_the_squared_distance_of_the_last_latent_or_of_all_on_averag
     torch.testing.assert_close(goal_score(model, z, goal, cost="mean")(actions), -distance.mean(dim=-1))
 
 
-@pytest.mark.parametrize("method", ["cem", "mppi", "adam"])
+@pytest.mark.parametrize("method", ["cem", "icem", "mppi", "adam"])
 def test_bounds_hold_and_the_plan_within_them_is_the_best(problem, method):
     model, z, goal = problem
     low, high = torch.tensor([-0.2]), torch.tensor([0.3])
@@ -90,7 +91,52 @@ def test_a_warm_start_needs_fewer_iterations(problem):
     assert (score(warm[:, None]) > score(cold[:, None])).all()
 
 
-@pytest.mark.parametrize("method", ["cem", "adam"])
+def test_another_distance_replaces_the_squared_one(problem):
+    model, z, goal = problem
+    actions = torch.randn(B, 5, H, A, generator=torch.Generator().manual_seed(3))
+
+    def one_sided(z, z_goal):
+        return 3 * z[..., 0] - z_goal[..., 1]
+
+    ends = torch.stack([model.imagine(z, actions[:, n])[:, -1] for n in range(5)], dim=1)  # B N D
+    expected = -(3 * ends[..., 0] - goal[:, None, 1])
+    torch.testing.assert_close(goal_score(model, z, goal, distance=one_sided)(actions), expected)
+    config = PlanConfig(horizon=H, execute=1, iterations=3)
+    found = [plan(model, z, goal, config, torch.Generator().manual_seed(2), distance=d) for d in (squared, one_sided)]
+    score = goal_score(model, z, goal, distance=one_sided)
+    assert (score(found[1][:, None]) > score(found[0][:, None])).all()
+
+
+def test_the_noise_of_icem_is_colored_along_all_raw_actions_of_a_plan():
+    """The model sees the draws as blocks of k = 4 actions of 2 numbers; neighbors are alike, within and across."""
+    seen = []
+
+    class Watched(Linear):
+        def imagine(self, z_history, actions, past=None):
+            seen.append(actions)
+            return z_history[:, -1:].expand(-1, actions.shape[1], -1)
+
+    model = Watched()
+    model.config.actions = 8
+    config = PlanConfig(method="icem", horizon=H, execute=1, samples=2000, elites=2, iterations=1, beta=3.0)
+    plans(model, torch.zeros(1, 1, D), torch.zeros(1, D), config, torch.Generator().manual_seed(0), action_dim=2)
+    raw = seen[0].unflatten(-1, (4, 2)).flatten(1, 2)  # N Hk A
+    within, across, columns = ((x * y).mean() for x, y in (
+        (raw[:, 0], raw[:, 1]), (raw[:, 3], raw[:, 4]), (raw[..., 0], raw[..., 1])))
+    assert within > 0.7 and across > 0.7 and columns.abs() < 0.1
+
+
+def test_icem_goes_on_from_what_an_earlier_search_found(problem):
+    model, z, goal = problem
+    config = PlanConfig(method="icem", horizon=H, execute=1, samples=64, elites=8, iterations=2)
+    score, best = goal_score(model, z, goal), model.solve(z, goal, "last")
+    start = torch.stack((torch.zeros_like(best), best), dim=1)  # the second best of two is the good one
+    found = plans(model, z, goal, config, torch.Generator().manual_seed(4), start=start)
+    assert found.shape == (B, 8, H, A)
+    assert (score(found)[:, 0] >= score(best[:, None])[:, 0] - 1e-5).all()
+
+
+@pytest.mark.parametrize("method", ["cem", "icem", "adam"])
 def test_a_learned_model_is_planned_with_for_many_problems_and_keeps_no_gradient(method):
     torch.manual_seed(0)
     model = LeWM(cpu(4))

@@ -43,6 +43,7 @@ def tasks(n: int = 24):
 
 @pytest.mark.parametrize("options", [
     {}, dict(execute=1), dict(execute=2, warm=True, std=0.5), dict(execute=1, history=3),
+    dict(method="icem"), dict(method="icem", execute=2, warm=True, cost="mean"),
 ], ids=str)  # fmt: skip
 def test_a_planner_that_knows_the_truth_reaches_its_goals(options):
     start, goal = tasks()
@@ -52,6 +53,15 @@ def test_a_planner_that_knows_the_truth_reaches_its_goals(options):
     assert done.states.shape == (24, 51, 2) and done.act_s > 0
     assert done.success.float().mean() > 0.9
     assert (done.first[done.success] > 6).all()  # 60 at 5 a step and axis
+
+
+def test_an_agent_may_measure_by_another_distance():
+    """By this one the best end is as far right of the goal as can be."""
+    start, goal = tasks(8)
+    agent = Planner(Truth(), PlanConfig(samples=100, elites=10, iterations=6), SCALE, torch.Generator().manual_seed(1),
+                    bounded=True, distance=lambda z, z_goal: z_goal[..., 0] - z[..., 0])
+    done = attempt(ROOMS, agent, start, goal, budget=25, size=SIZE)
+    assert (done.states[:, -1, 0] > goal[:, 0] + 2).all()
 
 
 def test_real_history_goes_with_the_blocks_that_were_run_between_its_frames():

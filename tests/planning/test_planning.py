@@ -1,12 +1,13 @@
 """Planners on problems whose best actions are known."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from minilab.planning.rank import sample_score_rank
-from minilab.planning.shooting import Gaussian, averaged, cem, mppi, shifted
+from minilab.planning.shooting import Gaussian, averaged, cem, colored, icem, mppi, shifted
 
 B, F, A = 3, 4, 2
 TARGET = torch.linspace(-0.8, 0.8, B * F * A).view(B, F, A)
@@ -24,6 +25,78 @@ def test_cem_finds_the_maximum_of_a_concave_score_and_narrows():
     law = cem(evaluate, start(), samples=256, elites=24, iterations=12, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(law.mean, TARGET, atol=0.02, rtol=0)
     assert law.std.max() < 0.05
+
+
+def test_icem_finds_the_maximum_with_half_the_draws():
+    found = icem(evaluate, start(), samples=256, elites=24, iterations=12, generator=torch.Generator().manual_seed(0))
+    assert found.shape == (B, 24, F, A)
+    torch.testing.assert_close(found[:, 0], TARGET, atol=0.05, rtol=0)
+    scores = evaluate(found)
+    assert torch.equal(scores, scores.sort(dim=1, descending=True).values)
+
+
+def test_icem_without_its_improvements_is_cem():
+    plain = dict(samples=64, elites=64, iterations=1, generator=torch.Generator().manual_seed(0))
+    law = cem(evaluate, start(), **plain)
+    plain["generator"].manual_seed(0)
+    found = icem(evaluate, start(), beta=0.0, keep=0.0, decay=1.0, momentum=0.0, **plain)
+    torch.testing.assert_close(found.mean(dim=1), law.mean)
+    torch.testing.assert_close(found.std(dim=1, correction=0), law.std)
+    # Over iterations: the mean of what each of many searches found has the same law.
+    many = Gaussian(torch.zeros(2000, 1, 1), torch.ones(2000, 1, 1))
+    options = dict(samples=20, elites=5, iterations=3, low=-9, high=9)
+
+    def far(actions):
+        return -(actions - 2).square().sum(dim=(-1, -2))
+
+    plain = cem(far, many, generator=torch.Generator().manual_seed(1), **options).mean.flatten()
+    found = icem(far, many, beta=0.0, keep=0.0, decay=1.0, momentum=0.0, generator=torch.Generator().manual_seed(2),
+                 **options).mean(dim=1).flatten()
+    # cem has its mean among the draws of each iteration, which moves the result by a hundredth.
+    assert found.mean() == pytest.approx(float(plain.mean()), abs=0.03)
+    assert found.std() == pytest.approx(float(plain.std()), abs=0.03)
+
+
+def test_kept_elites_never_make_the_best_worse():
+    """Draws that miss: without what is kept, the last iteration's best would be one of them."""
+    good = TARGET[:, None]
+    wild = Gaussian(torch.full((B, F, A), 5.0), torch.full((B, F, A), 3.0))
+    best = []
+    for iterations in range(1, 6):
+        found = icem(evaluate, wild, samples=8, elites=2, iterations=iterations, low=-99, high=99,
+                     generator=torch.Generator().manual_seed(4))
+        best.append(evaluate(found[:, :1])[:, 0])
+    assert all((after >= before).all() for before, after in pairwise(best))
+    found = icem(evaluate, wild, samples=8, elites=2, iterations=3, kept=good, low=-99, high=99)
+    torch.testing.assert_close(found[:, 0], TARGET)
+
+
+def test_each_iteration_of_icem_draws_fewer_and_the_mean_competes_in_the_last_alone():
+    asked = []
+
+    def watch(actions):
+        asked.append(actions)
+        return evaluate(actions)
+
+    icem(watch, start(), samples=20, elites=4, iterations=5, decay=1.5, keep=0.5, momentum=1.0)
+    assert [a.shape[1] for a in asked] == [20, 13 + 2, 8 + 2, 8 + 2, 8 + 2]
+    # With a momentum of 1 the law never moves.
+    at_mean = [(a == start().mean[:, None]).all(dim=(-1, -2)).any(dim=1).all() for a in asked]
+    assert [bool(a) for a in at_mean] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("F", [25, 32])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
+def test_the_power_of_colored_noise_falls_as_a_power_of_the_frequency(beta, F):
+    white = torch.randn(50, 100, F, 2, generator=torch.Generator().manual_seed(5))
+    noise = colored(white, beta)
+    assert noise.var() == pytest.approx(1.0, abs=0.03)
+    power = torch.fft.rfft(noise, dim=2).abs().square().mean(dim=(0, 1, 3))  # frequencies 0, 1/F, 2/F, ...
+    slope = (power[2] / power[8]).log2() / 2  # two octaves
+    assert slope == pytest.approx(beta, abs=0.05)
+    assert power[0] == pytest.approx(float(power[1]), rel=0.05)  # at 0 it would be infinite
+    if beta == 0:
+        torch.testing.assert_close(noise, white)
 
 
 def test_one_step_of_mppi_is_the_gaussian_product_that_theory_gives():
@@ -92,6 +165,8 @@ def test_impossible_requests_say_what_to_do():
         sample_score_rank(torch.zeros(1, 2), lambda s, n: torch.zeros(1, n, 2, 1), double_integrator, evaluate, 0)
     with pytest.raises(ValueError, match="between 1 and 4"):
         cem(evaluate, start(), samples=4, elites=5, iterations=1)
+    with pytest.raises(ValueError, match="between 1 and 4"):
+        icem(evaluate, start(), samples=4, elites=5, iterations=1)
     with pytest.raises(ValueError, match="must be positive"):
         mppi(evaluate, start(), samples=4, temperature=0.0)
 

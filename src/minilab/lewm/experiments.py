@@ -1,7 +1,14 @@
 """The experiments of chapter 3, by name."""
 
 from minilab.core.records import Experiment
-from minilab.lewm import experiments_learn, experiments_look, experiments_plan, experiments_speed, ship
+from minilab.lewm import (
+    experiments_learn,
+    experiments_look,
+    experiments_plan,
+    experiments_reach,
+    experiments_speed,
+    ship,
+)
 
 EXPERIMENTS = {
     "models": Experiment(ship.models, ship.MODELS),
@@ -9,6 +16,7 @@ EXPERIMENTS = {
     "knobs": Experiment(experiments_learn.knobs, experiments_learn.KNOBS),
     "success": Experiment(experiments_plan.success, experiments_plan.SUCCESS),
     "planners": Experiment(experiments_plan.planners, experiments_plan.PLANNERS),
+    "crossing": Experiment(experiments_reach.crossing, experiments_reach.CROSSING),
     "probes": Experiment(experiments_look.probes, experiments_look.PROBES),
     "surprise": Experiment(experiments_look.surprise, experiments_look.SURPRISE),
     "planning_speed": Experiment(experiments_speed.planning_speed, experiments_speed.PLANNING_SPEED),

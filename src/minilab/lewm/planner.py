@@ -13,6 +13,7 @@ Notable:
 Shapes: B problems at once, h latents of history, D latent width, N candidates, H blocks ahead, kA numbers in a block.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -22,9 +23,10 @@ from torch import Tensor
 
 from minilab.lewm.model import LeWMConfig
 from minilab.planning.rank import checked
-from minilab.planning.shooting import Evaluate, Gaussian, cem, mppi
+from minilab.planning.shooting import Evaluate, Gaussian, cem, icem, mppi
 
 Bounds = tuple[Float[Tensor, "kA"], Float[Tensor, "kA"]]  # lowest and highest of each number in a block
+Distance = Callable[[Float[Tensor, "*b D"], Float[Tensor, "*b D"]], Float[Tensor, "*b"]]  # from latents to goals
 
 
 @runtime_checkable
@@ -43,9 +45,10 @@ class PlanConfig:
     """How a plan is found. The defaults are the paper's for Push-T."""
 
     horizon: int = 5  # H, in blocks
-    method: Literal["cem", "mppi", "adam"] = "cem"
-    samples: int = 300  # candidates in an iteration; for adam, starts
-    elites: int = 30  # cem
+    method: Literal["cem", "icem", "mppi", "adam"] = "cem"
+    samples: int = 300  # candidates in an iteration, for icem in the first; for adam, starts
+    elites: int = 30  # cem and icem
+    beta: float = 2.0  # icem: the color of its noise, along raw actions
     iterations: int = 30
     std: float = 1.0  # of the first draws
     cost: Literal["last", "mean"] = "last"
@@ -70,37 +73,65 @@ def small(**options) -> PlanConfig:
     return PlanConfig(**{"samples": 150, "elites": 15, "iterations": 8, **options})
 
 
-def plan(model: Imagines, z_history: Float[Tensor, "B h D"], z_goal: Float[Tensor, "B D"], config: PlanConfig,
-         generator: torch.Generator | None = None, *, past: Float[Tensor, "B h1 kA"] | None = None,
-         start: Float[Tensor, "B H kA"] | None = None, bounds: Bounds | None = None
-         ) -> Float[Tensor, "B H kA"]:
-    """The best blocks found, for B problems in one go.
+def squared(z: Float[Tensor, "*b D"], z_goal: Float[Tensor, "*b D"]) -> Float[Tensor, "*b"]:
+    """The paper's distance: Euclid's, squared."""
+    return (z - z_goal).square().sum(dim=-1)
 
-    `past` holds the blocks between the latents of a history of more than one. The search starts from `start`, or from
-    zeros. `bounds` cut each candidate to what the world can do. Raises ValueError for a model in training mode, where
-    BatchNorm and dropout make its imagination random.
+
+def plan(model: Imagines, z_history: Float[Tensor, "B h D"], z_goal: Float[Tensor, "B D"], config: PlanConfig,
+         generator: torch.Generator | None = None, *, start: Float[Tensor, "B H kA"] | None = None, **options
+         ) -> Float[Tensor, "B H kA"]:
+    """The best blocks found, for B problems in one go. The search starts from `start`, or from zeros.
+
+    `options` are those of `plans`.
+    """
+    start = None if start is None else start[:, None]
+    return plans(model, z_history, z_goal, config, generator, start=start, **options)[:, 0]
+
+
+def plans(model: Imagines, z_history: Float[Tensor, "B h D"], z_goal: Float[Tensor, "B D"], config: PlanConfig,
+          generator: torch.Generator | None = None, *, past: Float[Tensor, "B h1 kA"] | None = None,
+          start: Float[Tensor, "B E H kA"] | None = None, bounds: Bounds | None = None, distance: Distance = squared,
+          action_dim: int | None = None) -> Float[Tensor, "B K H kA"]:
+    """What a search found, best first: icem's elites, or one plan. `start` is what an earlier one found.
+
+    `past` holds the blocks between the latents of a history of more than one. `bounds` cut each candidate to what the
+    world can do. `action_dim` is A, for icem: without it a block is one action to it. Raises ValueError for a model in
+    training mode, where BatchNorm and dropout make its imagination random.
     """
     if getattr(model, "training", False):
         raise ValueError("the model is in training mode, in which it imagines at random: call model.eval() first")
-    if start is None:
-        start = z_history.new_zeros(len(z_history), config.horizon, model.config.actions)
-    law = Gaussian(start, torch.full_like(start, config.std))
-    evaluate = goal_score(model, z_history, z_goal, past=past, cost=config.cost, bounds=bounds)
+    first = (z_history.new_zeros(len(z_history), config.horizon, model.config.actions) if start is None else
+             start[:, 0])
+    law = Gaussian(first, torch.full_like(first, config.std))
+    evaluate = goal_score(model, z_history, z_goal, past=past, cost=config.cost, bounds=bounds, distance=distance)
+    options = dict(samples=config.samples, iterations=config.iterations, generator=generator)
+    free = dict(low=-torch.inf, high=torch.inf)
     if config.method == "adam":
-        found = descend(evaluate, law, starts=config.samples, iterations=config.iterations, lr=config.lr,
-                        bounds=bounds, generator=generator)
+        found = descend(evaluate, law, starts=options.pop("samples"), lr=config.lr, bounds=bounds, **options)[:, None]
+    elif config.method == "mppi":
+        found = mppi(evaluate, law, temperature=config.temperature, **options, **free).mean[:, None]
+    elif config.method == "cem":
+        found = cem(evaluate, law, elites=config.elites, **options, **free).mean[:, None]
     else:
-        options = dict(samples=config.samples, iterations=config.iterations, low=-torch.inf, high=torch.inf,
-                       generator=generator)
-        found = (cem(evaluate, law, elites=config.elites, **options) if config.method == "cem" else
-                 mppi(evaluate, law, temperature=config.temperature, **options)).mean
+        A, H = action_dim or first.shape[-1], config.horizon
+
+        def apart(blocks: Float[Tensor, "*b H kA"]) -> Float[Tensor, "*b Hk A"]:
+            return blocks.unflatten(-1, (-1, A)).flatten(-3, -2)
+
+        def joined(actions: Float[Tensor, "*b Hk A"]) -> Float[Tensor, "*b H kA"]:
+            return actions.unflatten(-2, (H, -1)).flatten(-2)
+
+        found = joined(icem(lambda actions: evaluate(joined(actions)), Gaussian(apart(law.mean), apart(law.std)),
+                            elites=config.elites, beta=config.beta, kept=None if start is None else apart(start),
+                            **options, **free))
     return found if bounds is None else found.clamp(*bounds)
 
 
 def goal_score(model: Imagines, z_history: Float[Tensor, "B h D"], z_goal: Float[Tensor, "B D"], *,
                past: Float[Tensor, "B h1 kA"] | None = None, cost: Literal["last", "mean"] = "last",
-               bounds: Bounds | None = None) -> Evaluate:
-    """Minus the squared distance of imagined latents to the goal's: of the last one, or on average."""
+               bounds: Bounds | None = None, distance: Distance = squared) -> Evaluate:
+    """Minus the distance of imagined latents to the goal's: of the last one, or on average."""
 
     def evaluate(actions: Float[Tensor, "B N H kA"]) -> Float[Tensor, "B N"]:
         B, N = actions.shape[:2]
@@ -108,7 +139,7 @@ def goal_score(model: Imagines, z_history: Float[Tensor, "B h D"], z_goal: Float
         before = None if past is None else past.repeat_interleave(N, dim=0)
         z = model.imagine(z_history.repeat_interleave(N, dim=0), actions.flatten(0, 1), before)  # BN H D
         z = z.unflatten(0, (B, N))[:, :, -1:] if cost == "last" else z.unflatten(0, (B, N))
-        return -(z - z_goal[:, None, None]).square().sum(dim=-1).mean(dim=-1)
+        return -distance(z, z_goal[:, None, None].expand_as(z)).mean(dim=-1)
 
     return evaluate
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minilab.lewm.data import Scale
 from minilab.lewm.model import LeWM
-from minilab.lewm.planner import Bounds, PlanConfig, plan
+from minilab.lewm.planner import Bounds, Distance, PlanConfig, plans, squared
 from minilab.lewm.worlds import World
 from minilab.planning.shooting import shifted
 
@@ -37,34 +37,38 @@ class Planner:
     """Plans with a world model, runs `config.execute` blocks, and plans again.
 
     `scale` turns the model's blocks into actions. With `bounded` the search knows that the world cuts actions to
-    [-1, 1]; the paper's does not.
+    [-1, 1]; the paper's does not. `distance` says how far latents are from the goal's.
     """
 
     def __init__(self, model: LeWM, config: PlanConfig, scale: Scale, generator: torch.Generator | None = None, *,
-                 bounded: bool = False) -> None:
+                 bounded: bool = False, distance: Distance = squared) -> None:
         self.model, self.config, self.scale, self.generator = model, config, scale, generator
         self.bounds = block_bounds(scale, model.config.actions) if bounded else None
+        self.distance = distance
 
     @torch.no_grad()
     def start(self, goal: UInt8[Tensor, "B 3 H W"]) -> None:
         self.z_goal = self.model.encode(goal[:, None])[:, 0]
-        self.seen, self.ran, self.waiting, self.last = [], [], [], None  # latents, blocks, blocks, plan
+        self.seen, self.ran, self.waiting, self.last = [], [], [], None  # latents, blocks, blocks, plans
 
     @torch.no_grad()
     def act(self, frames: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B k A"]:
         self.seen.append(self.model.encode(frames[:, None])[:, 0])
         if not self.waiting:
             self.last = self._plan()
-            self.waiting = list(self.last[:, : self.config.execute].unbind(dim=1))
+            self.waiting = list(self.last[:, 0, : self.config.execute].unbind(dim=1))
         self.ran.append(self.waiting.pop(0))
         return self.scale.actions(self.ran[-1])
 
-    def _plan(self) -> Float[Tensor, "B H kA"]:
+    def _plan(self) -> Float[Tensor, "B E H kA"]:
         h = min(self.config.history, len(self.seen))
         past = torch.stack(self.ran[-(h - 1) :], dim=1) if h > 1 else None
-        start = shifted(self.last, self.config.execute) if self.config.warm and self.last is not None else None
-        return plan(self.model, torch.stack(self.seen[-h:], dim=1), self.z_goal, self.config, self.generator, past=past,
-                    start=start, bounds=self.bounds)
+        start = None
+        if self.config.warm and self.last is not None:
+            start = shifted(self.last.flatten(0, 1), self.config.execute).view_as(self.last)
+        return plans(self.model, torch.stack(self.seen[-h:], dim=1), self.z_goal, self.config, self.generator,
+                     past=past, start=start, bounds=self.bounds, distance=self.distance,
+                     action_dim=len(self.scale.mean))
 
 
 def block_bounds(scale: Scale, actions: int, *, low: float = -1.0, high: float = 1.0) -> Bounds:
