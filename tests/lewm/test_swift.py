@@ -103,7 +103,7 @@ def compiled_training(device: str, backend: str) -> dict[str, float]:
              "gradients": max(float((p.grad - q.grad).abs().max()) for p, q in
                               zip(plain.parameters(), compiled.parameters(), strict=True))}
     trained, compile_as_asked = [], torch.compile
-    torch.compile = lambda model: compile_as_asked(model, backend=backend)  # as in core/train.py
+    torch.compile = lambda model, **options: compile_as_asked(model, **options | {"backend": backend})
     for compile in (False, True):
         trained.append(model := copy.deepcopy(plain))
         learn(model, lambda n, generator: clip, LearnConfig(3, batch=4, directions=16, compile=compile))

@@ -30,6 +30,11 @@ def disc(*, episodes: int = 1000, steps: int = 1500, **options) -> Setting:
     return Setting(Recipe("disc", episodes), model.cpu(10), learn.small(steps), **options)
 
 
+def cube(*, episodes: int = 300, steps: int = 1200, **options) -> Setting:
+    """The cube, for two cores, at 32 pixels."""
+    return Setting(Recipe("cube", episodes, steps=200), model.cpu(20), learn.small(steps), **options)
+
+
 def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting:
     """For a GPU: a vision transformer on images of 64 pixels, planned with as the paper does."""
     iterations = 30 if recipe.world == "pusht" else 10
@@ -40,11 +45,15 @@ def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
     "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=100)), device="cpu"),
+    "two-cores-cube": SuccessPreset("two-cores-cube", (cube(tasks=100),),
+                                    arms=("sigreg", "pldm", "cloning", "chance"), device="cpu"),
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
     "gpu-pusht": SuccessPreset("gpu-pusht", (card(Recipe("pusht", 3000, steps=200, shard=125), steps=40_000),),
                                arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
+    "gpu-cube": SuccessPreset("gpu-cube", (card(Recipe("cube", 3000, steps=200, shard=125), steps=20_000, actions=20),),
+                              arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
 }
 
 

@@ -82,7 +82,8 @@ def quantities(world: World, states: Float[Tensor, "N 2 S"], skip: int) -> dict[
     for name, where in world.quantities.items():
         found[name] = now[:, where]
         if "angle" in name:
-            found[f"{name} (sin, cos)"] = torch.cat((now[:, where].sin(), now[:, where].cos()), dim=1)
+            turn = (4 if "quarter" in name else 1) * now[:, where]  # a cube looks the same after a quarter of it
+            found[f"{name} (sin, cos)"] = torch.cat((turn.sin(), turn.cos()), dim=1)
         if name.endswith(" xy"):
             way = (states[:, 1] - now)[:, where].norm(dim=1, keepdim=True)
             found[f"{name.removesuffix(' xy')} speed"] = way / skip

@@ -22,6 +22,7 @@ WORLDS = {
     "rooms": ("rooms", "Rooms"),
     "disc": ("disc", "Disc"),
     "pusht": ("pusht", "PushT"),
+    "cube": ("cube", "Cube"),
 }
 
 
@@ -74,10 +75,13 @@ def world_named(name: str) -> World:
 
 
 def distances(world: World, state: Float[Tensor, "B S"], goal: Float[Tensor, "B S"]) -> dict[str, Float[Tensor, "B"]]:
-    """How far a state is from the goal in each of the world's quantities, an angle the shorter way round."""
+    """How far a state is from the goal in each of the world's quantities, an angle the shorter way round.
+
+    What looks the same after a quarter turn has a "quarter angle".
+    """
     def apart(name: str, where: slice) -> Float[Tensor, "B q"]:
-        gap = (state - goal)[:, where]
-        return (gap + math.pi) % (2 * math.pi) - math.pi if name.endswith("angle") else gap
+        gap, turn = (state - goal)[:, where], math.pi / 2 if name.endswith("quarter angle") else 2 * math.pi
+        return (gap + turn / 2) % turn - turn / 2 if name.endswith("angle") else gap
 
     return {name: apart(name, where).norm(dim=1) for name, where in world.quantities.items()}
 
@@ -137,11 +141,14 @@ def resized(picture: Float[Tensor, "C frame frame"], size: int) -> Float[Tensor,
     return share @ picture @ share.T
 
 
-def in_batches(draw: Callable[..., Float[Tensor, "b 3 size size"]], size: int, *rows: Tensor
+def in_batches(draw: Callable[..., Float[Tensor, "b 3 size size"]], size: int, *rows: Tensor, rays: int = 1
                ) -> UInt8[Tensor, "B 3 size size"]:
-    """draw(*rows) as bytes, a few rows at a time: on a processor, frames that leave its cache cost three times more."""
+    """draw(*rows) as bytes, a few rows at a time: on a processor, frames that leave its cache cost three times more.
+
+    `rays` is how many numbers `draw` works with for each that it returns.
+    """
     device = rows[0].device
-    few = max(1, (2**19 if device.type == "cpu" else 2**27) // (3 * size**2))
+    few = max(1, (2**19 if device.type == "cpu" else 2**27) // (3 * size**2 * rays))
     frames = torch.empty(len(rows[0]), 3, size, size, dtype=torch.uint8, device=device)
     for i in range(0, len(frames), few):
         frames[i : i + few] = draw(*(row[i : i + few] for row in rows)).round_()

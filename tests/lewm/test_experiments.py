@@ -1,0 +1,101 @@
+"""Every experiment of chapter 3 runs from end to end in small, is drawn, and records a number where one is meant."""
+
+import math
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from minilab.core.records import flatten
+from minilab.lewm import figures_records
+from minilab.lewm.collect import Recipe
+from minilab.lewm.decoder import reconstruction_error
+from minilab.lewm.experiments import EXPERIMENTS
+from minilab.lewm.learn import load_model
+from minilab.lewm.planner import small
+from minilab.lewm.ship import load_decoder
+from minilab.lewm.study import QUICK, Ground, share, with_learning
+
+TINY = replace(with_learning(QUICK, steps=4, batch=16, directions=16, log_every=2),
+               recipe=Recipe("rooms", 100, "noisy"), tasks=4, budget=10, plan=small(samples=8, elites=2, iterations=1))
+CHANGES = {"collapse": {"frames": 60, "arms": ("sigreg", "ema", "pldm", "prediction", "frozen_random")},
+           "probes": {"frames": 60}, "surprise": {"films": 6}, "success": {"far": 50}}
+FIGURES = {"collapse": (figures_records.collapse, figures_records.curves), "knobs": (figures_records.knobs,),
+           "success": (figures_records.success,), "planners": (figures_records.planners,),
+           "probes": (lambda r: figures_records.probes(r, "rooms"),),
+           "surprise": (lambda r: figures_records.surprise(r, "rooms"),),
+           "shape": (figures_records.maps, figures_records.distance)}
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_experiment_runs_in_small_and_is_drawn(name):
+    preset = EXPERIMENTS[name].presets["cpu"]
+    policy = "smooth" if name == "shape" else "noisy"
+    tiny = replace(TINY, recipe=replace(TINY.recipe, policy=policy))
+    setting = {"settings": (tiny,)} if hasattr(preset, "settings") else {"setting": tiny}
+    record = EXPERIMENTS[name].run(replace(preset, **setting, **CHANGES.get(name, {})))
+    numbers = dict(flatten(record.results))
+    assert len(numbers) > 5
+    for key, value in numbers.items():
+        assert isinstance(value, str) or math.isfinite(value), key
+    for draw in FIGURES[name]:
+        fig = draw(record)
+        fig.canvas.draw()
+        assert all(ax.get_xlabel() or ax.get_title() or ax.get_ylabel() for ax in fig.axes if ax.has_data())
+        plt.close(fig)
+
+
+def test_what_was_trained_once_comes_back_with_its_history():
+    first, second = (Ground(TINY, "cpu").trained("sigreg", 0) for _ in range(2))
+    assert len(first.history.moments) > 0 and first.history.moments == second.history.moments
+    for mine, other in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_another_setting_is_trained_anew():
+    one = Ground(TINY, "cpu").trained("sigreg", 0).model
+    for other in (Ground(TINY, "cpu").trained("sigreg", 1).model,
+                  Ground(with_learning(TINY, lam=1.0), "cpu").trained("sigreg", 0).model):
+        assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_tasks_lie_a_stretch_apart_in_one_held_out_episode():
+    ground = Ground(TINY, "cpu")
+    assert len(ground.seen) + len(ground.unseen) == TINY.recipe.episodes
+    pairs = set()
+    for i in range(len(ground.unseen)):
+        states, _ = ground.unseen.episode(i)
+        rows = [tuple(row) for row in states.tolist()]
+        pairs |= set(zip(rows, rows[TINY.ahead :], strict=False))
+    start, goal = ground.tasks(20)
+    assert set(zip(map(tuple, start.tolist()), map(tuple, goal.tolist()), strict=True)) <= pairs
+
+
+def test_share_has_the_interval_of_wilson():
+    # By hand: p = 0.9, n = 10, z = 1.959964.
+    found = share([torch.tensor([True] * 4 + [False]), torch.ones(5, dtype=torch.bool)])
+    assert found["mean"] == pytest.approx(0.9) and found["trials"] == 10 and found["each"] == pytest.approx([0.8, 1.0])
+    assert (found["low"], found["high"]) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert share([torch.ones(7, dtype=torch.bool)])["high"] == 1.0
+
+
+def test_models_that_ship_are_those_that_were_trained(tmp_path):
+    preset = EXPERIMENTS["models"].presets["cpu"]
+    record = EXPERIMENTS["models"].run(replace(preset, setting=TINY, decoder_steps=3, out=str(tmp_path / "out")))
+    assert set(record.results["bytes"]) == {"rooms.safetensors", "rooms-decoder.safetensors"}
+    model, scale = load_model(tmp_path / "out" / "rooms.safetensors")
+    ground = Ground(TINY, "cpu")
+    trained = ground.trained("sigreg", 0).model
+    clip = ground.held_out.draw(32, ground.generator(0))
+    close = (model.encode(clip.frames) - trained.encode(clip.frames)).norm() / trained.encode(clip.frames).norm()
+    assert close < 0.05  # 8 bits
+    torch.testing.assert_close(scale.mean, ground.seen.scale.mean)
+    decoder = load_decoder(tmp_path / "out" / "rooms-decoder.safetensors")
+    assert float(reconstruction_error(decoder, model.encode(clip.frames), clip.frames)) == pytest.approx(
+        record.results["shipped"]["drawing"], rel=1.0)
