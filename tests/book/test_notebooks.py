@@ -63,6 +63,15 @@ def test_first_cell_installs_the_package_where_it_is_missing(path):
     assert first.source.startswith("try:\n    import minilab\nexcept ImportError:")
 
 
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if re.match(r"chapters/\d", relative(p))], ids=relative)
+def test_a_chapter_has_the_spine(path):
+    text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    wanted = ("The question", "The idea in one picture", "The mathematics", "The method in code", "The experiment",
+              "beside ours", "Exercises", "Further reading")
+    assert [w for w in wanted if not any(w in heading for heading in headings)] == []
+
+
 def test_there_are_notebooks():
     assert NOTEBOOKS, "git tracks no notebook in chapters/ or labs/"
 

@@ -98,6 +98,21 @@ def planners(record: Record) -> Figure:
     return fig
 
 
+def crossing(record: Record) -> Figure:
+    """Goals reached with each distance and cost: near ones, and those in the other room."""
+    rows = record.results["rows"]
+    names = list(reversed(rows))
+    fig, ax = figure(height=0.9 + 0.42 * len(names))
+    for where, color, mark, shift in (("near", PALETTE.orange, "s", APART / 2), ("opposite", PALETTE.blue, "o",
+                                                                              -APART / 2)):
+        label = {"near": "goals near", "opposite": "goals in the other room"}[where]
+        _shares(ax, [i + shift for i in range(len(names))], [rows[name][where] for name in names], color, mark, label)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="goals reached (percent)", xlim=(0, 102))
+    fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
 def probes(record: Record, world: str) -> Figure:
     """Errors of linear (hollow) and MLP (filled) probes of each quantity; 1 is chance."""
     rows = record.results["worlds"][world]
