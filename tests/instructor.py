@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import csv
 import io
 import re
 import textwrap
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+
+from minilab import grading
+from minilab.grading import student
 
 nbformat = pytest.importorskip("nbformat")
 # The tags of cells that no question's tests need: they measure, or show what came of it, or need a screen.
@@ -106,3 +110,26 @@ def secrets(lab: Lab) -> dict[str, set[str]]:
 def leaks(secret: dict[str, set[str]], text: str) -> set[str]:
     text = plain(text)
     return {owner for owner, lines in secret.items() if any(line in text for line in lines)}
+
+
+def handed_out_in_secret(build: Path, lab: Lab) -> None:
+    """Asserts that what `minilab assign` made for students is the notebook and its tests, with nothing secret."""
+    secret = secrets(lab)
+    assert all(secret.values()), "a solution or hidden test without a line of its own cannot be guarded"
+    handed_out = [file for file in (build / "student").rglob("*") if file.is_file()]
+    assert {file.name for file in handed_out} == {lab.path.name, *(f"{question}.py" for question in lab.tests)}
+    for file in handed_out:
+        text = file.read_text(encoding="utf-8")
+        assert leaks(secret, text.replace("\\n", "\n").replace('\\"', '"')) == set(), file.name
+        assert "hidden=True" not in text and "SOLUTION" not in text
+
+
+def marks(build: Path, lab: Lab, folder: Path) -> dict[str, dict[str, str]]:
+    """The row of `scores.csv` for the solved and for the untouched notebook, once Otter has graded both."""
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    (inbox / "solved.ipynb").write_bytes((build / "autograder" / lab.path.name).read_bytes())
+    (inbox / "untouched.ipynb").write_bytes((build / "student" / lab.path.name).read_bytes())
+    table = grading.grade(inbox, build / "autograder" / student.AUTOGRADER, folder / "out", timeout=600.0)
+    with open(table, newline="", encoding="utf-8") as file:
+        return {row["file"].removesuffix(".ipynb"): row for row in csv.DictReader(file)}

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, leaks, secrets
+from instructor import SOLUTION, Lab, failing_with, handed_out_in_secret, leaks, secrets
 
 from minilab import grading
 from minilab.grading import reports, student, submissions
@@ -400,16 +400,10 @@ def build(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_no_solution_and_no_hidden_test_reaches_the_student(build, lab):
-    secret = secrets(lab)
-    assert all(secret.values()), "a solution or hidden test without a line of its own cannot be guarded"
-    handed_out = [file for file in (build / "student").rglob("*") if file.is_file()]
-    assert {file.name for file in handed_out} == {LAB.name, *(f"{question}.py" for question in POINTS)}
-    for file in handed_out:
-        text = file.read_text(encoding="utf-8")
-        assert leaks(secret, text.replace("\\n", "\n").replace('\\"', '"')) == set(), file.name
-        assert "hidden=True" not in text and "SOLUTION" not in text
+    handed_out_in_secret(build, lab)
     cells = nbformat.read(build / "student" / LAB.name, as_version=4).cells
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    secret = secrets(lab)
     master = "\n".join(cell.source for cell in nbformat.read(LAB, as_version=4).cells)
     assert leaks(secret, master) == set(secret), "the guard must see what it guards against"
 

@@ -1,14 +1,12 @@
 """Lab 2: right answers earn all, plausible wrong ones lose exactly the tests that they should, and nothing leaks."""
 
 import copy
-import csv
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, leaks, secrets
+from instructor import SOLUTION, Lab, failing_with, handed_out_in_secret, marks
 
 from minilab import grading
-from minilab.grading import student
 
 nbformat = pytest.importorskip("nbformat")
 LAB = Path(__file__).resolve().parents[1] / "labs" / "02-diffusion-mpc.ipynb"
@@ -287,25 +285,12 @@ def build(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_no_solution_and_no_hidden_test_reaches_the_student(build, lab):
-    secret = secrets(lab)
-    assert all(secret.values()), "a solution or hidden test without a line of its own cannot be guarded"
-    handed_out = [file for file in (build / "student").rglob("*") if file.is_file()]
-    assert {file.name for file in handed_out} == {LAB.name, *(f"{question}.py" for question in POINTS)}
-    for file in handed_out:
-        text = file.read_text(encoding="utf-8")
-        assert leaks(secret, text.replace("\\n", "\n").replace('\\"', '"')) == set(), file.name
-        assert "hidden=True" not in text and "SOLUTION" not in text
+    handed_out_in_secret(build, lab)
 
 
 @pytest.mark.slow
-def test_solutions_earn_all_and_the_untouched_notebook_nothing(build, tmp_path):
-    inbox = tmp_path / "inbox"
-    inbox.mkdir()
-    (inbox / "solved.ipynb").write_bytes((build / "autograder" / LAB.name).read_bytes())
-    (inbox / "untouched.ipynb").write_bytes((build / "student" / LAB.name).read_bytes())
-    table = grading.grade(inbox, build / "autograder" / student.AUTOGRADER, tmp_path / "out", timeout=600.0)
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = {row["file"]: row for row in csv.DictReader(file)}
-    assert {q: float(rows["solved.ipynb"][q]) for q in POINTS} == POINTS and rows["solved.ipynb"]["total"] == "23"
-    assert {q: float(rows["untouched.ipynb"][q]) for q in POINTS} == dict.fromkeys(POINTS, 0)
-    assert rows["solved.ipynb"]["error"] == rows["untouched.ipynb"]["error"] == ""
+def test_solutions_earn_all_and_the_untouched_notebook_nothing(build, lab, tmp_path):
+    rows = marks(build, lab, tmp_path)
+    assert {q: float(rows["solved"][q]) for q in POINTS} == POINTS and rows["solved"]["total"] == "23"
+    assert {q: float(rows["untouched"][q]) for q in POINTS} == dict.fromkeys(POINTS, 0)
+    assert rows["solved"]["error"] == rows["untouched"]["error"] == ""
