@@ -30,7 +30,7 @@ class LookPreset:
 
 PROBES = {
     "cpu": LookPreset("cpu", (QUICK,), arms=("sigreg",), frames=400, device="cpu"),
-    "two-cores": LookPreset("two-cores", SUCCESS["two-cores"].settings, device="cpu"),
+    "two-cores": LookPreset("two-cores", SUCCESS["two-cores"].settings, arms=("sigreg", "pldm"), device="cpu"),
     "gpu": LookPreset("gpu", SUCCESS["gpu"].settings, device="cuda"),
     "gpu-pusht": LookPreset("gpu-pusht", SUCCESS["gpu-pusht"].settings, arms=("sigreg",), device="cuda"),
 }

@@ -12,6 +12,8 @@ from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 
 RIVALS = ("sigreg", "pldm", "frozen_learned", "cloning", "chance")
+ONE_TOKEN = tuple(arm for arm in RIVALS if arm != "frozen_learned")
+NEVER = 10**6  # so far away that no episode is long enough
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,17 @@ def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting
 
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
-    "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=100)), device="cpu"),
-    "two-cores-cube": SuccessPreset("two-cores-cube", (cube(tasks=100),),
-                                    arms=("sigreg", "pldm", "cloning", "chance"), device="cpu"),
+    "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=60)), arms=ONE_TOKEN, device="cpu"),
+    "two-cores-tokens": SuccessPreset("two-cores-tokens", (rooms(tasks=40),), arms=("frozen_learned",), far=NEVER,
+                                      device="cpu"),  # many tokens plan ten times as long
+    "two-cores-cube": SuccessPreset("two-cores-cube", (cube(tasks=100),), arms=ONE_TOKEN, far=NEVER, device="cpu"),
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
     "gpu-pusht": SuccessPreset("gpu-pusht", (card(Recipe("pusht", 3000, steps=200, shard=125), steps=40_000),),
-                               arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
+                               arms=ONE_TOKEN, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (card(Recipe("cube", 3000, steps=200, shard=125), steps=20_000, actions=20),),
-                              arms=("sigreg", "pldm", "cloning", "chance"), device="cuda"),
+                              arms=ONE_TOKEN, device="cuda"),
 }
 
 

@@ -80,6 +80,8 @@ def learning(histories: Mapping[str, History]) -> Figure:
         axes[2].plot(step, [m.held_out.std for m in moments], style, color=color)
     for ax, title in zip(axes, ("prediction loss", "SIGReg", "spread of latents"), strict=True):
         ax.set(yscale="log", xlabel="step", title=title)
+    axes[1].set_yticks(ticks := [1, 2, 5, 10, 20, 50], ticks)  # less than two decades: powers of ten are too few
+    axes[1].minorticks_off()
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
 

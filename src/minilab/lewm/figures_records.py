@@ -58,7 +58,7 @@ def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent",
     """Success against the position of each knob, the others as usual."""
     fig, axes = figure(-(-len(names) // 2), 2, height=0.6 + 1.9 * -(-len(names) // 2), sharey=True)
     for ax, name in zip(axes.flat, names, strict=True):
-        rows = dict(sorted(record.results["knobs"][name].items(), key=_as_number))
+        rows = dict(sorted(record.results["knobs"][name].items(), key=as_number))
         mean, error = _bars([row["success"] for row in rows.values()])
         ax.errorbar(range(len(rows)), 100 * mean, yerr=100 * error, fmt="o-", capsize=2, color=PALETTE.blue)
         ax.set_xticks(range(len(rows)), rows, fontsize=9)
@@ -178,7 +178,8 @@ def _either(arms: Mapping[str, Mapping], name: str) -> Mapping:
     return arms.get(f"{name}, layer") or arms[f"{name}, batch"]
 
 
-def _as_number(row: tuple[str, Mapping]) -> float:
+def as_number(row: tuple[str, Mapping]) -> float:
+    """To sort a knob's positions."""
     return float(row[0]) if row[0].replace(".", "", 1).isdigit() else 0.0
 
 

@@ -90,8 +90,8 @@ def lewm_loss(model: nn.Module, clip: Clip, generator: torch.Generator | None = 
     """prediction + lam * sigreg. With a `group`, SIGReg is that of all its processes' clips."""
     z, predicted = model(clip.frames, clip.actions)
     prediction = (predicted - z[:, 1:]).float().square().mean()
-    # With lam = 0 it is only measured: no gradient is computed to be multiplied by 0.
-    spread = sigreg((z if lam else z.detach()).transpose(0, 1), generator, directions=directions, group=group)
+    steps = (z if lam else z.detach()).transpose(0, 1)  # T B D; with lam = 0 it is only measured
+    spread = sigreg(steps, generator, directions=directions, group=group)
     return Loss(prediction + lam * spread, prediction, spread)
 
 
