@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from minilab.core.records import Record
 from minilab.core.style import INK, PALETTE, figure
@@ -61,7 +62,7 @@ def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent",
         rows = dict(sorted(record.results["knobs"][name].items(), key=as_number))
         mean, error = _bars([row["success"] for row in rows.values()])
         ax.errorbar(range(len(rows)), 100 * mean, yerr=100 * error, fmt="o-", capsize=2, color=PALETTE.blue)
-        ax.set_xticks(range(len(rows)), rows, fontsize=9)
+        ax.set_xticks(range(len(rows)), rows, fontsize=8)
         ax.set(xlabel=KNOBS[name], ylim=(0, 102))
     for ax in axes[:, 0]:
         ax.set(ylabel="goals reached\n(percent)")
@@ -144,6 +145,7 @@ def surprise(record: Record, world: str, arm: str = "sigreg") -> Figure:
             axes[1].plot(*found["roc"][film], color=color)
     axes[1].plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
     axes[0].set(yscale="log", xlabel="blocks from the event", ylabel="surprise")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1].set(xlabel="false alarms (share)", ylabel="detected (share)")
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
     return fig
