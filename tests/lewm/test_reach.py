@@ -57,7 +57,7 @@ def test_a_chain_of_which_only_single_links_are_known_is_as_long_as_its_links():
 
 def test_the_loss_counts_long_blocks_alone_and_pulls_starts_from_other_blocks_ends():
     reach = Reach(1)
-    reach.phi = torch.nn.Identity()
+    reach.psi = torch.nn.Identity()
     z = torch.tensor([[0.0, 0.5], [10.0, 13.0]])[..., None]
     # Of the blocks only the second is too long, by 2; from 0 to 13 and from 10 to 0.5 it is 11.25 on average.
     assert float(reach_loss(reach, z, 7.0)) == pytest.approx(7 * (0 + 4) / 2 - (13 + 9.5) / 2)

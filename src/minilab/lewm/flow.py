@@ -56,14 +56,14 @@ def flow(points: Float[Tensor, "N D"], generator: torch.Generator, *, steps: int
     was fitted.
     """
     points, values = points.clone(), []
-    a = random_directions(points.shape[1], directions, generator, like=points)
+    v = random_directions(points.shape[1], directions, generator, like=points)
     seen_by = random_directions(points.shape[1], judges, generator, like=points)
     for _ in range(steps):
         values.append(epps_pulley(points @ seen_by).mean())
         if fresh:
-            a = random_directions(points.shape[1], directions, generator, like=points)
+            v = random_directions(points.shape[1], directions, generator, like=points)
         moving = points.requires_grad_()
-        (slope,) = torch.autograd.grad(epps_pulley(moving @ a).mean(), moving)
+        (slope,) = torch.autograd.grad(epps_pulley(moving @ v).mean(), moving)
         points = (moving - lr * points.shape[1] * slope).detach()  # a mean over directions pulls each D times less
     return Flow(points, torch.stack(values))
 

@@ -7,7 +7,7 @@ of blocks. Of all functions d with
     d(z_t, z_t+1) <= 1  for each block of the data,    d(x, z) <= d(x, y) + d(y, z),
 
 that is the largest: n blocks that lead from x to y hold d(x, y) down to n, and nothing else does. So take d from a
-family that obeys the triangle anyway, d(x, y) = |phi(x) - phi(y)|, hold the ends of each block together, and pull
+family that obeys the triangle anyway, d(x, y) = |psi(x) - psi(y)|, hold the ends of each block together, and pull
 everything else apart, as one pulls a net until its threads are tight:
 
     loss = weight * mean (d(z_t, z_t+1) - 1)+^2 - mean d(x, y),    x and y from anywhere in the data.
@@ -42,27 +42,27 @@ class ReachConfig:
     steps: int = 1500
     batch: int = 256
     lr: float = 2e-3
-    weight: float = 50.0  # of blocks longer than 1
+    weight: float = 50.0  # beta, of blocks longer than 1
     hidden: int = 128
-    out: int = 16  # numbers in phi: more than the world has: a net bends around its walls
+    out: int = 16  # numbers in psi: more than the world has: a net bends around its walls
 
 
 class Reach(nn.Module):
-    """d(z, z_goal) = |phi(z) - phi(z_goal)|: a `planner.Distance`."""
+    """d(z, z_goal) = |psi(z) - psi(z_goal)|: a `planner.Distance`."""
 
     def __init__(self, latent: int, config: ReachConfig = ReachConfig()) -> None:
         super().__init__()
-        self.phi = nn.Sequential(nn.Linear(latent, config.hidden), nn.SiLU(),
+        self.psi = nn.Sequential(nn.Linear(latent, config.hidden), nn.SiLU(),
                                  nn.Linear(config.hidden, config.hidden), nn.SiLU(),
                                  nn.Linear(config.hidden, config.out))
 
     def forward(self, z: Float[Tensor, "*b D"], z_goal: Float[Tensor, "*b D"]) -> Float[Tensor, "*b"]:
-        return (self.phi(z) - self.phi(z_goal)).norm(dim=-1)
+        return (self.psi(z) - self.psi(z_goal)).norm(dim=-1)
 
 
 def reach_loss(reach: Reach, z: Float[Tensor, "B 2 D"], weight: float) -> Float[Tensor, ""]:
     """Hold the two ends of each block together, and pull the starts from the next block's end."""
-    start, end = reach.phi(z).unbind(dim=1)
+    start, end = reach.psi(z).unbind(dim=1)
     too_long = ((start - end).norm(dim=-1) - 1).relu()
     return weight * too_long.square().mean() - (start - end.roll(1, dims=0)).norm(dim=-1).mean()
 

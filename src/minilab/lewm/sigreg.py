@@ -68,18 +68,18 @@ def sigreg(z: Float[Tensor, "*T N D"], generator: torch.Generator | None = None,
     """
     with torch.autocast(z.device.type, enabled=False):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
-        a = random_directions(z.shape[-1], directions, generator, like=z)
+        v = random_directions(z.shape[-1], directions, generator, like=z)
         if group is not None:
-            dist.broadcast(a, group=group, group_src=0)
-        return epps_pulley(z @ a, knots=knots, t_max=t_max, group=group).mean()
+            dist.broadcast(v, group=group, group_src=0)
+        return epps_pulley(z @ v, knots=knots, t_max=t_max, group=group).mean()
 
 
 def random_directions(D: int, M: int, generator: torch.Generator | None = None, *, like: Tensor | None = None
                       ) -> Float[Tensor, "D M"]:
     """M unit vectors, uniform on the sphere. A draw of length zero stays zero instead of becoming NaN."""
     like = torch.empty(0) if like is None else like
-    a = torch.empty(D, M, dtype=like.dtype, device=like.device).normal_(generator=generator)
-    return F.normalize(a, dim=0)
+    v = torch.empty(D, M, dtype=like.dtype, device=like.device).normal_(generator=generator)
+    return F.normalize(v, dim=0)
 
 
 def carried_over(lam: float, batch: int, new_batch: int) -> float:
