@@ -82,6 +82,12 @@ def failing_with(lab: Lab, env: dict, question: str, answer: str) -> set[str]:
         exec(lab.solutions[question], env)
 
 
+def rejected_less_than_twice(lab: Lab, wrong: list[tuple]) -> list[str]:
+    """Hidden tests that fewer than two of the wrong answers fail: (question, what, frame, change, tests failed)."""
+    return [f"{name} of {question}" for question, tests in lab.tests.items() for name, (_, hidden) in tests.items()
+            if hidden and sum(w[0] == question and name in w[4] for w in wrong) < 2]
+
+
 def lines_that_matter(source: str) -> set[str]:
     """Lines long enough to give something away, without spaces and quotes: Otter rewrites both."""
     return {line for line in map(plain, source.splitlines()) if len(line) >= 16}

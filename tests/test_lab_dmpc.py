@@ -1,14 +1,11 @@
-"""Lab 2: right answers earn all, plausible wrong ones lose exactly the tests that they should, and nothing leaks."""
+"""Lab 2: right answers earn all, plausible wrong ones lose exactly the tests that they should."""
 
 import copy
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, handed_out_in_secret, marks
+from instructor import SOLUTION, Lab, failing_with, rejected_less_than_twice
 
-from minilab import grading
-
-nbformat = pytest.importorskip("nbformat")
 LAB = Path(__file__).resolve().parents[1] / "labs" / "02-diffusion-mpc.ipynb"
 POINTS = {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 5, "q7": 4}
 
@@ -267,30 +264,4 @@ def test_the_frames_of_wrong_answers_are_right_without_their_change(lab, solved,
 
 
 def test_each_hidden_test_rejects_two_wrong_answers(lab):
-    for question, tests in lab.tests.items():
-        for name, (_, hidden) in tests.items():
-            rejected = [w[1] for w in WRONG_ANSWERS if w[0] == question and name in w[4]]
-            assert len(rejected) >= 2 or not hidden, f"{name} of {question} rejects {rejected}"
-
-
-# ------------------------------------------------------------------------------------- through Otter
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory) -> Path:
-    """Lab 2 as `minilab assign` makes it."""
-    pytest.importorskip("otter")
-    return grading.assign(LAB, tmp_path_factory.mktemp("labs"), run_tests=False)
-
-
-@pytest.mark.slow
-def test_no_solution_and_no_hidden_test_reaches_the_student(build, lab):
-    handed_out_in_secret(build, lab)
-
-
-@pytest.mark.slow
-def test_solutions_earn_all_and_the_untouched_notebook_nothing(build, lab, tmp_path):
-    rows = marks(build, lab, tmp_path)
-    assert {q: float(rows["solved"][q]) for q in POINTS} == POINTS and rows["solved"]["total"] == "23"
-    assert {q: float(rows["untouched"][q]) for q in POINTS} == dict.fromkeys(POINTS, 0)
-    assert rows["solved"]["error"] == rows["untouched"]["error"] == ""
+    assert rejected_less_than_twice(lab, WRONG_ANSWERS) == []

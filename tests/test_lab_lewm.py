@@ -1,13 +1,10 @@
-"""Lab 3: right answers earn all, plausible wrong ones lose exactly the tests that they should, and nothing leaks."""
+"""Lab 3: right answers earn all, plausible wrong ones lose exactly the tests that they should."""
 
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, handed_out_in_secret, marks
+from instructor import SOLUTION, Lab, failing_with, rejected_less_than_twice
 
-from minilab import grading
-
-nbformat = pytest.importorskip("nbformat")
 LAB = Path(__file__).resolve().parents[1] / "labs" / "03-leworldmodel.ipynb"
 POINTS = {"q1": 3, "q2": 4, "q3": 4, "q4": 5, "q6": 5, "q7": 5}
 
@@ -426,30 +423,4 @@ def test_other_right_answers_earn_all(lab, solved, right):
 
 
 def test_each_hidden_test_rejects_two_wrong_answers(lab):
-    for question, tests in lab.tests.items():
-        for name, (_, hidden) in tests.items():
-            rejected = [w[1] for w in WRONG_ANSWERS if w[0] == question and name in w[4]]
-            assert len(rejected) >= 2 or not hidden, f"{name} of {question} rejects {rejected}"
-
-
-# ------------------------------------------------------------------------------------- through Otter
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory) -> Path:
-    """Lab 3 as `minilab assign` makes it."""
-    pytest.importorskip("otter")
-    return grading.assign(LAB, tmp_path_factory.mktemp("labs"), run_tests=False)
-
-
-@pytest.mark.slow
-def test_no_solution_and_no_hidden_test_reaches_the_student(build, lab):
-    handed_out_in_secret(build, lab)
-
-
-@pytest.mark.slow
-def test_solutions_earn_all_and_the_untouched_notebook_nothing(build, lab, tmp_path):
-    rows = marks(build, lab, tmp_path)
-    assert {q: float(rows["solved"][q]) for q in POINTS} == POINTS and rows["solved"]["total"] == "26"
-    assert {q: float(rows["untouched"][q]) for q in POINTS} == dict.fromkeys(POINTS, 0)
-    assert rows["solved"]["error"] == rows["untouched"]["error"] == ""
+    assert rejected_less_than_twice(lab, WRONG_ANSWERS) == []

@@ -87,7 +87,8 @@ def wish(preset: WishesPreset) -> Record:
     started, setting, device = time.perf_counter(), preset.setting, pick_device(preset.device)
     asked = {name: wish for name, wish in wishes(setting.body).items() if preset.ask is None or name in preset.ask}
     found: dict[str, dict[str, dict[str, list]]] = {name: {} for name in asked}
-    jobs = [_Asked(setting, tuple(asked), seed, str(device)) for seed in setting.seeds]
+    setting.data()  # once: the jobs find it in the cache
+    jobs = [_Asked(setting, tuple(asked), seed, str(device), preset.seed) for seed in setting.seeds]
     for cells in parallel_map(_grant, jobs, workers=preset.workers):
         for (name, who), cell in cells.items():
             kept = found[name].setdefault(who, {"achieved": [], "reward": [], "familiar": []})
@@ -107,12 +108,13 @@ class _Asked(NamedTuple):
     names: tuple[str, ...]
     seed: int
     device: str
+    support_seed: int  # of the recordings that say what is familiar
 
 
 def _grant(job: _Asked) -> dict[tuple[str, str], dict]:
     """What came of each wish with each planner."""
     setting, seed, cells = job.setting, job.seed, {}
-    support = Support.of(setting.data()[0], torch.Generator().manual_seed(0))
+    support = Support.of(setting.data()[0], torch.Generator().manual_seed(job.support_seed))
     contest = Contest(setting, trained(setting, seed, job.device), seed)
     joint = contest.joint()
     for name in job.names:
@@ -201,8 +203,7 @@ def defect(preset: DefectPreset) -> Record:
     returns: dict[str, dict[str, list]] = {name: {} for name in ("intact", *broken)}
     errors: dict[str, dict[str, list]] = {name: {} for name in broken}
     for seed in setting.seeds:
-        trained(setting, seed, device)  # once: the jobs find it in the cache
-        Contest(setting, trained(setting, seed, device), seed).joint()
+        Contest(setting, trained(setting, seed, device), seed).joint()  # once: the jobs find them in the cache
     cores = max(1, (os.cpu_count() or 1) // preset.workers)
     jobs = [_Broken(setting, preset.play, where, seed, str(device), cores)
             for where in returns for seed in setting.seeds]

@@ -1,35 +1,20 @@
 """The figures of chapter 3 that are drawn from what runs live: clouds, pictures, learning curves, ways to a goal."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from minilab.core.style import INK, PALETTE, figure
-from minilab.lewm.flow import Flow, around
+from minilab.lewm.flow import Flow
 from minilab.lewm.learn import History
 from minilab.lewm.rollout import Attempts
 from minilab.lewm.sigreg import expected
 from minilab.lewm.worlds import World
 
 STYLES = ("-", "--", ":", "-.")
-
-
-def directions(clouds: Mapping[str, Float[Tensor, "N D"]]) -> Figure:
-    """Clouds of points, and the statistic of each along every direction of the plane."""
-    fig, axes = figure(1, len(clouds) + 1, height=2.9, width_ratios=[1] * len(clouds) + [1.6])
-    angles = torch.linspace(0, math.pi, 181)
-    for ax, (name, points), color in zip(axes, clouds.items(), PALETTE, strict=False):
-        ax.plot(*points[:, :2].T, ".", color=color, markersize=3)
-        ax.set(title=name, xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=[], yticks=[])
-        axes[-1].plot(np.rad2deg(angles), around(points, angles), color=color, label=name)
-    axes[-1].axhline(expected(2, 0, 1), color=INK, linewidth=1, linestyle=":")  # the same for any number of points
-    axes[-1].set(xlabel="direction (degrees)", ylabel="statistic", xticks=[0, 45, 90, 135, 180], ylim=(0, None))
-    return fig
 
 
 def flows(found: Mapping[str, Flow]) -> Figure:

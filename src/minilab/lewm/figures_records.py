@@ -69,12 +69,12 @@ def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent",
     return fig
 
 
-def success(record: Record, *, distance: str = "near") -> Figure:
-    """Goals reached in each world by each rival."""
+def success(record: Record) -> Figure:
+    """Near goals reached in each world by each rival."""
     worlds = record.results["worlds"]
     fig, axes = figure(len(worlds), 1, height=0.7 + 1.5 * len(worlds), sharex=True, squeeze=False)
     for ax, (world, rows) in zip(axes[:, 0], worlds.items(), strict=True):
-        found = {arm: row[distance] for arm, row in rows.items() if distance in row}
+        found = {arm: row["near"] for arm, row in rows.items()}
         order = sorted(found, key=lambda arm, found=found: found[arm]["mean"])
         for i, arm in enumerate(order):
             _shares(ax, [i], [found[arm]], COLORS.get(arm, PALETTE.pink), "o")

@@ -6,7 +6,7 @@ into a Gaussian cloud. There is no network and no data, only the regularizer.
 - The X is chosen to fool moments: mean 0 and covariance I. Along its bisectors it is no worse than a Gaussian.
 - With fresh directions in each step a few are enough. With the same few in all steps only they are made Gaussian.
 
-Shapes: N points, D width, M directions, Q angles.
+Shapes: N points, D width, M directions.
 """
 
 import math
@@ -35,12 +35,6 @@ def cross(N: int, D: int, generator: torch.Generator) -> Float[Tensor, "N D"]:
     return points
 
 
-def around(points: Float[Tensor, "N D"], angles: Float[Tensor, "Q"]) -> Float[Tensor, "Q"]:
-    """The statistic of the projections on the directions of the plane of the first two dimensions, by their angle."""
-    directions = torch.stack((angles.cos(), angles.sin()))  # 2 Q
-    return epps_pulley(points[:, :2] @ directions)
-
-
 class Flow(NamedTuple):
     """What a descent came to."""
 
@@ -66,8 +60,3 @@ def flow(points: Float[Tensor, "N D"], generator: torch.Generator, *, steps: int
         (slope,) = torch.autograd.grad(epps_pulley(moving @ v).mean(), moving)
         points = (moving - lr * points.shape[1] * slope).detach()  # a mean over directions pulls each D times less
     return Flow(points, torch.stack(values))
-
-
-def radial(points: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-    """Lengths in units of √D. Of a Gaussian cloud in many dimensions all are near 1."""
-    return points.norm(dim=1) / math.sqrt(points.shape[1])
