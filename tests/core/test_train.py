@@ -387,3 +387,37 @@ def test_gpu_is_not_waited_for_between_logs_and_resumes_exactly(tmp_path):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_steps_train_as_the_same_calls_do(tmp_path, precision):
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.GELU(), nn.Linear(32, 4)).cuda()
+
+    def batches(step):
+        generator = torch.Generator("cuda").manual_seed(step)
+        return {"x": torch.randn(64, 16, generator=generator, device="cuda"), "noise": generator}
+
+    def noisy(model, batch):
+        target = torch.empty(64, 4, device="cuda").normal_(generator=batch["noise"])
+        return (model(batch["x"]) - batch["x"][:, :4] - 0.1 * target).square().mean()
+
+    config = TrainConfig(steps=40, lr=1e-2, warmup=5, ema=0.9, clip=0.5, log_every=7, precision=precision)
+    called, replayed, resumed = make(), make(), make()
+    logs = [train(called, batches, noisy, config), train(replayed, batches, noisy, replace(config, replay=True))]
+    stopped = replace(config, replay=True, checkpoint=tmp_path / "run.safetensors", checkpoint_every=10)
+
+    def stop(step):
+        if step == 25:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make(), stop, noisy, stopped)
+    logs.append(train(resumed, batches, noisy, stopped))
+    for log, model in zip(logs[1:], (replayed, resumed), strict=True):
+        assert log.losses == pytest.approx(logs[0].losses, rel=1e-3)
+        for name, value in called.state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-3, atol=1e-4)

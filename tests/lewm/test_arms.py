@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from minilab.core import train as train_module
 from minilab.lewm.baselines.arms import ARMS, Setting, ema_loss, stop_gradient_loss, train_arm
 from minilab.lewm.baselines.cloning import Chance, Cloner, Cloning, hindsight_error
 from minilab.lewm.baselines.regularizers import (
@@ -316,3 +317,17 @@ def test_an_arm_that_stands_on_another_trains_it_first(clips):
     torch.testing.assert_close(out.model.model.encoder.out.weight, base.encoder.out.weight, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="no arm 'magic'; choose one of sigreg"):
         train_arm("magic", CONFIG, clips.draw, LEARN)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.loss])
+def test_an_arm_learns_on_a_gpu_what_its_losses_say_one_call_at_a_time(name, clips, monkeypatch):
+    on_gpu = Clips(clips.data.to("cuda"), size=SIZE)
+    base = fresh().cuda().eval() if ARMS[name].stands_on else None
+    learning = replace(LEARN, steps=12, precision="fp32")
+    losses = []
+    for replays in (True, False):
+        if not replays:
+            monkeypatch.setattr(train_module, "ReplayedSteps", lambda fn, device: fn)
+        losses.append(train_arm(name, CONFIG, on_gpu.draw, learning, base=base, device="cuda:0").history.log.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)

@@ -7,6 +7,7 @@
   That needs three things: batches are a function of the step, the random state of dropout is saved with the
   weights, and weights, optimizer and log are one file that is replaced in one step.
 - The GPU is never waited for between logs: losses stay on the device until `log_every` of them are fetched.
+- A small model's step is hundreds of kernels that take longer to launch than to run; `replay` launches them at once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from minilab.core.files import replacing
 from minilab.core.progress import progress
+from minilab.core.replay import ReplayedSteps
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class TrainConfig:
     checkpoint_every: int = 1000  # steps between checkpoints
     log_every: int = 50  # steps between looks at the loss
     compile: bool = False  # run the model through torch.compile
+    replay: bool = False  # on a GPU, run a step as one CUDA graph: only for a loss that never waits for the GPU
 
     def __post_init__(self) -> None:
         checks = {
@@ -111,18 +114,22 @@ def train(
     pending: list[Tensor] = []
     clock = time.perf_counter()
     bar = progress(range(start, config.steps), desc="train", unit="step")
-    for step in bar:
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+
+    def step_once(batch: Any) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = loss_fn(forward, batches(step))
+            loss = loss_fn(forward, batch)
         loss.backward()
         if config.clip is not None:
             nn.utils.clip_grad_norm_(run.trained, config.clip)
         run.optimizer.step()
         run.optimizer.zero_grad()
         run.update_ema()
-        pending.append(loss.detach().float())
+        return loss.detach().float()
+
+    one_step = ReplayedSteps(step_once, device) if run.replay else step_once
+    for step in bar:
+        run.set_lr(learning_rate(step, config))
+        pending.append(one_step(batches(step)))
 
         last = step + 1 == config.steps
         log_now = last or (step + 1) % config.log_every == 0
@@ -159,17 +166,27 @@ class _Run:
         self.trained = list(params.values())
         device = self.trained[0].device
         self.cuda = device if device.type == "cuda" else None
+        self.replay = config.replay and self.cuda is not None
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in self.trained if p.ndim >= 2], "weight_decay": config.weight_decay},
                 {"params": [p for p in self.trained if p.ndim < 2], "weight_decay": 0.0},
             ],
-            lr=config.lr,
+            # What a graph reads anew at each replay is in the GPU's memory.
+            lr=torch.tensor(config.lr, device=device) if self.replay else config.lr,
             betas=config.betas,
             fused=self.cuda is not None,
+            capturable=self.replay,
         )
         self.ema = {} if config.ema is None else {name: p.detach().clone() for name, p in params.items()}
         self._average = get_ema_multi_avg_fn(config.ema) if self.ema else None
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            if self.replay:
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def update_ema(self) -> None:
         if self._average is not None:
@@ -250,7 +267,7 @@ class _Run:
 
     def _identity(self) -> dict:
         """What two runs must share for one to continue the other: what sets the numbers, and the shapes."""
-        free = ("checkpoint", "checkpoint_every", "log_every", "compile")
+        free = ("checkpoint", "checkpoint_every", "log_every", "compile", "replay")
         numbers = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in free}
         shapes = {name: list(t.shape) for name, t in self.state.items()}
         return json.loads(json.dumps({**numbers, "shapes": shapes}))  # as it reads back: tuples become lists

@@ -70,7 +70,7 @@ def distilled(teacher: Planner, simulator: Simulator, scales: Scales, config: Di
 
         train(student.requires_grad_(True), batches, lambda model, batch: (model(batch[0]) - batch[1]).square().mean(),
               TrainConfig(steps=config.updates, lr=config.lr, weight_decay=1e-4, warmup=min(50, config.updates),
-                          ema=0.99, precision="fp32"))
+                          ema=0.99, precision="fp32", replay=True))
     return student.eval().requires_grad_(False)
 
 

@@ -13,7 +13,6 @@ from minilab.core.records import Experiment, Record
 from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, ship, showcase
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator
-from minilab.dmpc.learn import papers
 from minilab.dmpc.oracle import Oracle
 from minilab.dmpc.rewards import planned, run
 from minilab.dmpc.study import CARD, LAPTOP, QUICK, Setting, falling, interval, play, statistics, trained
@@ -40,16 +39,14 @@ FIXED = {
     "gpu": FixedPreset("gpu", LONG, tiers=("medium", "mixed"), horizons=(4,), workers=3, device="cuda"),
     "gpu-expert": FixedPreset("gpu-expert", replace(LONG, size="cpu"), tiers=("expert-mix",), horizons=(4,), workers=3,
                               device="cuda"),
-    "gpu-paper": FixedPreset("gpu-paper", Setting(papers(steps=20_000), size="full", seeds=(0, 1, 2), n=64),
-                             horizons=(32,), device="cuda"),
     "two-cores-hopper": FixedPreset("two-cores-hopper", falling(SHORT, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
                                     oracle_episodes=4, device="cpu"),
     "two-cores-walker": FixedPreset("two-cores-walker", falling(SHORT, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
                                     oracle_episodes=4, device="cpu"),
     "gpu-hopper": FixedPreset("gpu-hopper", falling(LONG, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
-                              device="cuda"),
+                              workers=3, device="cuda"),
     "gpu-walker": FixedPreset("gpu-walker", falling(LONG, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
-                              device="cuda"),
+                              workers=3, device="cuda"),
 }
 
 

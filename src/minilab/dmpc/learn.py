@@ -123,7 +123,8 @@ def _generator(device: torch.device, seed: int, step: int) -> torch.Generator:
 
 def _config(recipe: Recipe, steps: int, checkpoint: Path | None) -> TrainConfig:
     return TrainConfig(steps=steps, lr=recipe.lr, weight_decay=1e-4, betas=(0.9, 0.999), min_lr_ratio=0.05, clip=1.0,
-                       warmup=min(recipe.warmup, steps), ema=recipe.ema, checkpoint=checkpoint, precision="fp32")
+                       warmup=min(recipe.warmup, steps), ema=recipe.ema, checkpoint=checkpoint, precision="fp32",
+                       replay=True)
 
 
 def save_models(models: Models, path: Path | str, *, what: str, how_made: str, dtype: str = "bf16") -> Path:

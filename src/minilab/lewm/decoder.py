@@ -138,7 +138,7 @@ def learn_decoder(decoder: Decoder, model: LeWM, draw: Draw, *, steps: int = 100
             return model.encode(clip.frames), clip.frames
 
     settings = TrainConfig(steps=steps, lr=lr, weight_decay=1e-3, betas=(0.9, 0.999), warmup=min(steps, 20),
-                           min_lr_ratio=0.0)
+                           min_lr_ratio=0.0, replay=True)
     decoder.begin(draw(256, torch.Generator(device).manual_seed(seed)).frames)
     log = train(decoder.requires_grad_(True), batches, lambda d, b: reconstruction_error(d, *b), settings)
     decoder.eval().requires_grad_(False)

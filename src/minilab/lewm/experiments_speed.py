@@ -118,8 +118,8 @@ def _whole(timed: list[float], encoding: list[float], times: float) -> list[floa
 class TrainingPreset:
     name: str
     model: LeWMConfig
-    learning: LearnConfig  # its `steps` are those of a turn
-    ways: tuple[str, ...] = ("32 bits", "16 bits", "16 bits, compiled")
+    learning: LearnConfig  # its `steps` are those that are timed, after as many again
+    ways: tuple[str, ...] = ("32 bits", "16 bits", "16 bits, compiled", "16 bits, compiled, one graph")
     worlds: tuple[str, ...] = ("rooms", "pusht")
     repeats: int = 3
     seed: int = 0
@@ -129,9 +129,12 @@ class TrainingPreset:
 
 TRAINING_SPEED = {
     "cpu": TrainingPreset("cpu", cpu(), small_learning(4), ways=("32 bits",), repeats=5, device="cpu"),
-    "gpu": TrainingPreset("gpu", gpu(), LearnConfig(10), device="cuda"),
+    "gpu": TrainingPreset("gpu", gpu(), LearnConfig(50), device="cuda"),
     "gpu-paper": TrainingPreset("gpu-paper", published(), LearnConfig(6), device="cuda"),
 }
+
+
+SET_UP = ", half as long"  # what a turn less this one took is steps alone: no optimizer is made, no graph captured
 
 
 class Noise(NamedTuple):
@@ -153,10 +156,15 @@ def training_speed(preset: TrainingPreset) -> Record:
     for way in preset.ways:
         mine = copy.deepcopy(model)
         mine = by_blocks(mine) if "compiled" in way else mine
-        config = replace(preset.learning, precision="bf16" if "16 bits" in way else "fp32")
-        turns[way] = partial(learn, mine, lambda n, generator: clip, config, seed=preset.seed)
-        turns[f"{way}, prediction alone"] = partial(turns[way], loss=prediction_alone)
-    seconds = interleaved(turns, repeats=preset.repeats, device=device)
+        config = replace(preset.learning, precision="bf16" if "16 bits" in way else "fp32", replay="one graph" in way)
+        for label, options in ((way, {}), (f"{way}, prediction alone", {"loss": prediction_alone})):
+            for length, times in (("", 2), (SET_UP, 1)):
+                learning = replace(config, steps=times * config.steps)
+                turns[label + length] = partial(learn, mine, lambda n, generator: clip, learning, seed=preset.seed,
+                                                **options)
+    timed = interleaved(turns, repeats=preset.repeats, device=device)
+    seconds = {label: [b - a for a, b in zip(timed[label + SET_UP], timed[label], strict=True)]
+               for label in turns if not label.endswith(SET_UP)}
     frames, flops = B * T * preset.learning.steps, training_flops(preset.model)
     rates = product_rates(device, preset.ways)
     results = {

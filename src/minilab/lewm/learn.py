@@ -65,6 +65,7 @@ class LearnConfig:
     log_every: int = 50
     precision: str = "auto"
     compile: bool = False  # transformer blocks
+    replay: bool = True  # a step on a GPU is one CUDA graph; a loss of your own must then never wait for the GPU
 
     def __post_init__(self) -> None:
         if self.batch < 2:
@@ -196,7 +197,7 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
     settings = TrainConfig(steps=config.steps, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999),
                            warmup=round(config.warmup * config.steps), min_lr_ratio=0.0, clip=config.clip,
                            precision=config.precision, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-                           log_every=config.log_every)
+                           log_every=config.log_every, replay=config.replay and group is None)
     if config.compile:
         by_blocks(model)
     history.log = train(model.requires_grad_(True), batches, total, settings, on_log=look)

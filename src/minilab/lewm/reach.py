@@ -78,7 +78,7 @@ def learn_reach(z: Float[Tensor, "N 2 D"], config: ReachConfig = ReachConfig(), 
         return z[torch.randint(len(z), (config.batch,), generator=generator, device=z.device)]
 
     train(reach, batch, lambda reach, z: reach_loss(reach, z, config.weight),
-          TrainConfig(config.steps, lr=config.lr, weight_decay=0.0, min_lr_ratio=0.0, precision="fp32"))
+          TrainConfig(config.steps, lr=config.lr, weight_decay=0.0, min_lr_ratio=0.0, precision="fp32", replay=True))
     return reach.eval().requires_grad_(False)
 
 
