@@ -27,7 +27,7 @@ from minilab.core.records import Record
 from minilab.core.timing import interleaved, spread
 from minilab.dmpc.bodies import quiet
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, Simulator
-from minilab.dmpc.experiments_plan import planners
+from minilab.dmpc.experiments_speed import planners
 from minilab.dmpc.learn import Recipe, papers, small
 
 

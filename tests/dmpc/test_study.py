@@ -15,7 +15,7 @@ from minilab.dmpc.data import Episodes
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, WALKER
 from minilab.dmpc.experiments_change import Wish, _recovered, achieved, granted, wishes
 from minilab.dmpc.experiments_model import crossing, under
-from minilab.dmpc.experiments_plan import plan_flops, sizes
+from minilab.dmpc.experiments_speed import plan_flops, sizes
 from minilab.dmpc.learn import papers, small
 from minilab.dmpc.rewards import track_speed
 from minilab.dmpc.rollout import Run

@@ -10,7 +10,15 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.parallel import parallel_map
 from minilab.core.records import Experiment, Record
-from minilab.dmpc import experiments_change, experiments_data, experiments_model, experiments_plan, ship, showcase
+from minilab.dmpc import (
+    experiments_change,
+    experiments_data,
+    experiments_model,
+    experiments_plan,
+    experiments_speed,
+    ship,
+    showcase,
+)
 from minilab.dmpc.contest import Contest
 from minilab.dmpc.envs import Simulator
 from minilab.dmpc.oracle import Oracle
@@ -118,7 +126,7 @@ EXPERIMENTS = {
     "ablation": Experiment(experiments_plan.ablation, experiments_plan.ABLATION),
     "effort": Experiment(experiments_plan.effort, experiments_plan.EFFORT),
     "distill": Experiment(experiments_plan.distill, experiments_plan.DISTILL),
-    "speed": Experiment(experiments_plan.speed, experiments_plan.SPEED),
+    "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
     "films": Experiment(showcase.films, showcase.FILMS),
     "plans": Experiment(showcase.plans, showcase.PLANS),
 }
