@@ -109,9 +109,9 @@ def gibbs(risk: Number, draws: Number, n: Number, kl: Number, delta: Number, del
           sharp: bool = False) -> Number:
     """`maurer`, where the empirical risk itself was measured on `draws` independent classifiers from Q.
 
-    Fails with probability at most delta + delta_draws. Each draw must see all n examples: fresh weights for each
-    mini-batch are not `draws` draws. One side is enough, so that ln(1 / delta_draws) does where published code has
-    ln(2 / delta_draws).
+    Fails with probability at most delta + delta_draws. Each draw sees all n examples, or each example has draws of its
+    own (`gaussian.py`); weights that a whole mini-batch shares are one draw. One side is enough, so that
+    ln(1 / delta_draws) does where published code has ln(2 / delta_draws).
     """
     return maurer(occam_kl(risk, draws, 0.0, delta_draws), n, kl, delta, sharp=sharp)
 
