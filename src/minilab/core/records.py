@@ -65,7 +65,7 @@ class Record:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "wall_s": time.perf_counter() - started,
         }
-        return cls(method, name, preset.name, dataclasses.asdict(preset), dict(results), provenance)
+        return cls(method, name, preset.name, _spelled(dataclasses.asdict(preset)), dict(results), provenance)
 
     @property
     def name(self) -> str:
@@ -131,6 +131,18 @@ class Experiment:
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
+
+
+def _spelled(value: Any) -> Any:
+    """What a preset holds, with functions and classes by their names: a record is numbers and words."""
+    if isinstance(value, dict):
+        return {key: _spelled(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(part) for part in value]
+    if isinstance(value, functools.partial):
+        options = ", ".join(f"{name}={option}" for name, option in value.keywords.items())
+        return f"{_spelled(value.func)}({options})"
+    return value.__qualname__ if callable(value) else value
 
 
 def records_dir() -> Path:

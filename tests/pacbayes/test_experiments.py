@@ -1,0 +1,86 @@
+"""Every experiment of chapter 4 runs from end to end in small, and what it says of its parts is true of them."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minilab.core.records import flatten
+from minilab.pacbayes import bounds
+from minilab.pacbayes.compress import TRIED
+from minilab.pacbayes.experiments import EXPERIMENTS
+from minilab.pacbayes.experiments_compare import rank_correlation
+from minilab.pacbayes.experiments_phenomena import listed
+
+
+def run(name: str, **changes) -> dict:
+    preset = EXPERIMENTS[name].presets["cpu"]
+    record = EXPERIMENTS[name].run(replace(preset, **changes))
+    assert len(dict(flatten(record.results))) > 4 and json.dumps(record.config)
+    return record.results
+
+
+def test_the_ladder_orders_its_bounds_as_theory_does():
+    found = run("ladder")
+    rows = {name: row["bound"] for name, row in found["rows"].items()}
+    assert rows["file, binomial"] <= rows["file, kl"] <= rows["file, Catoni"]
+    assert rows["file, kl"] <= rows["file, Hoeffding"] < rows["file, 32 bits a weight"]
+    assert rows["file, 32 bits a weight"] > 1
+    file = found["rows"]["file, kl"]
+    nats = bounds.nats_of(file["bits"]) + math.log(TRIED)
+    assert file["bound"] == pytest.approx(bounds.occam_kl(file["train_error"], found["n"], nats, 0.05))
+    alone = found["rows"]["prior from half the data, alone"]
+    assert alone["nats"] == pytest.approx(0, abs=1e-3)
+    tested = found["rows"]["mean of that prior, tested on the other half"]
+    n = found["n"] - found["n"] // 2
+    errors = round(tested["train_error"] * n)
+    assert tested["bound"] == pytest.approx(bounds.clopper_pearson(errors, n, 0.05), rel=1e-4)
+
+
+def test_bounds_that_pay_hold_and_those_that_do_not_fail():
+    """The best of 32 networks on 20 examples: its errors alone nearly always promise too much."""
+    found = run("coverage", sets=150, n=20, networks=32)["failures"]
+    paid = [rate for name, rate in found.items() if name.endswith(", paid")]
+    assert max(paid) <= 0.05
+    assert found["errors alone"] > 0.5 and found["binomial, not paid"] > max(paid)
+
+
+@pytest.mark.parametrize("name", ["dimension", "width", "structure"])
+def test_rows_have_one_entry_a_seed(name):
+    for row in run(name)["rows"].values():
+        assert len(row["bound"]) == 1 and row["train_error"][0] < row["bound"][0] and row["bits"][0] > 0
+
+
+def test_both_ways_choose_among_the_same_recipes():
+    found = run("choose")
+    assert found["recipes"] == 2
+    for choice in found["choices"]:
+        assert choice["best of all"]["test_error"] <= choice["by bound"]["test_error"]
+        assert choice["by validation"]["d"] in (49, 100)
+
+
+def test_phenomena_of_the_preset_are_there_and_finite_where_they_are_numbers():
+    found = run("phenomena")
+    assert set(found) == {"polynomials", "selection", "process", "features", "lunch"}
+    assert found["process"]["train_error"][0] == 0
+    d, error = found["features"]["d"], torch.tensor(found["features"]["test_error"])[:, 0]
+    assert abs(d[int(error.argmax())] - 200) <= 5
+
+
+def test_speed_has_a_certificate_and_a_code_near_its_ideal():
+    found = run("speed", symbols=5000)
+    assert found["bits_over_ideal"] < 0.01 and found["times_ordinary"]["median"] > 0
+
+
+def test_rank_correlation_is_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    x, y = torch.tensor([1.0, 1, 2, 3, 3, 5]), torch.tensor([2.0, 1, 4, 3, 3, 7])
+    assert rank_correlation(x, y)["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
+    found = rank_correlation(torch.arange(40.0), torch.arange(40.0).square())
+    assert found["value"] == pytest.approx(1) and found["low"] == pytest.approx(1)
+
+
+def test_what_is_not_finite_is_nothing_in_a_record():
+    assert listed(torch.tensor([[1.0, math.nan], [math.inf, 2.0]])) == [[1.0, None], [None, 2.0]]
