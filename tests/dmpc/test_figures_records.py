@@ -1,7 +1,10 @@
 """Each figure of an experiment shows the numbers of its record, in whatever order the file has them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from minilab.core.records import Record
@@ -37,6 +40,21 @@ def test_efforts_are_in_rising_order_though_a_file_sorts_its_keys_as_text():
     for ax in axes[len(axes) // 2 :]:
         numbers = [int(label.get_text().split()[0]) for label in ax.get_xticklabels()]
         assert numbers == sorted(numbers) and len(numbers) > 1
+
+
+def test_no_effort_is_written_over_its_neighbor():
+    fig = figures.effort(Record.load("dmpc/effort", preset="gpu"))
+    FigureCanvasAgg(fig).draw()
+    for ax in fig.axes[len(fig.axes) // 2 :]:
+        boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_several_records_share_a_figure_and_each_panel_has_the_lines_of_its_own_behavior():
+    records = [Record.load("dmpc/fixed", preset=preset) for preset in ("gpu", "gpu-expert")]
+    tiers = [tier for record in records for tier in record.results["tiers"].values()]
+    lines = [[float(line.get_xdata()[0]) for line in ax.lines[-2:]] for ax in figures.fixed(*records).axes]
+    assert lines == [[tier["behavior"]["mean"], tier["behavior"]["p90"]] for tier in tiers]
 
 
 def test_granted_wishes_lie_on_the_diagonal():

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from minilab.core.records import Record
@@ -27,11 +28,11 @@ def denoising(paths: Float[Tensor, "L n"]) -> Figure:
     return fig
 
 
-def fixed(record: Record) -> Figure:
+def fixed(*records: Record) -> Figure:
     """Return of each system on each tier of data, over the behavior's mean (solid) and 90th percentile (dotted)."""
-    tiers = record.results["tiers"]
+    tiers = [tier for record in records for tier in record.results["tiers"].items()]
     fig, axes = figure(len(tiers), 1, height=0.7 + 1.8 * len(tiers), sharex=True, squeeze=False)
-    for ax, (name, tier) in zip(axes[:, 0], tiers.items(), strict=True):
+    for ax, (name, tier) in zip(axes[:, 0], tiers, strict=True):
         _dots(ax, _by_mean(tier["returns"]))
         ax.axvline(tier["behavior"]["mean"], color=INK, linewidth=1)
         ax.axvline(tier["behavior"]["p90"], color=INK, linewidth=1, linestyle=":")
@@ -117,16 +118,20 @@ def effort(record: Record) -> Figure:
     """Return against candidates, horizon, sampling steps and actions run of a plan, with decisions a second above."""
     what = {"candidates": "candidates N", "horizon": "horizon F\n(steps)", "sampling": "denoising\nsteps",
             "chunk": "actions run\nof a plan"}
-    fig, axes = figure(2, len(what), height=4.6, sharex="col", sharey="row", height_ratios=[2, 3])
+    fig, axes = figure(2, len(what), height=4.6, sharex="col", sharey="row", height_ratios=[2, 3],
+                       width_ratios=[1 + len(record.results[name]) for name in what])
     for (rate, score), (name, label) in zip(axes.T, what.items(), strict=True):
         rows = dict(sorted(record.results[name].items(), key=lambda row: int(row[0].split()[0])))
         x = np.arange(len(rows))
         rate.plot(x, [row["decisions_per_s"] for row in rows.values()], "o-", color=PALETTE.green)
         mean, error = _bars([row["return"] for row in rows.values()])
         score.errorbar(x, mean, yerr=error, fmt="o-", capsize=2, color=PALETTE.blue)
-        score.set_xticks(x, rows, fontsize=9)
+        score.set_xticks(x, [name.replace(" + ", "\n+") for name in rows], fontsize=8)
         score.set_xlabel(label)
     axes[0][0].set(ylabel="decisions / s", yscale="log")
+    axes[0][0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0][0].yaxis.set_major_formatter(ScalarFormatter())
+    axes[0][0].yaxis.set_minor_formatter(NullFormatter())
     axes[1][0].set(ylabel="return of an episode")
     return fig
 
