@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from minilab.core.records import flatten
+from minilab.core.records import Record, flatten
 from minilab.lewm import figures_records
 from minilab.lewm.collect import Recipe
 from minilab.lewm.decoder import reconstruction_error
@@ -50,6 +50,16 @@ def test_experiment_runs_in_small_and_is_drawn(name):
         fig.canvas.draw()
         assert all(ax.get_xlabel() or ax.get_title() or ax.get_ylabel() for ax in fig.axes if ax.has_data())
         plt.close(fig)
+
+
+def test_a_figure_shows_each_training_beside_their_mean():
+    record = Record.load("lewm/success", preset="gpu")
+    fig = figures_records.success(record)
+    drawn = {float(x) for ax in fig.axes for line in ax.lines for x in line.get_xdata()}
+    plt.close(fig)
+    near = [row["near"] for rows in record.results["worlds"].values() for row in rows.values()]
+    assert all(len(row["each"]) == 3 for row in near)
+    assert {100 * x for row in near for x in (row["mean"], *row["each"])} <= drawn
 
 
 def test_what_was_trained_once_comes_back_with_its_history():

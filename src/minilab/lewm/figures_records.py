@@ -1,4 +1,8 @@
-"""The figures of chapter 3's experiments: a record in, a matplotlib figure out. Bars are 95 percent intervals."""
+"""The figures of chapter 3's experiments: a record in, a matplotlib figure out.
+
+Notable: bars are 95 percent intervals over goals. They do not hold what another training would change, so where a model
+was trained several times a small dot stands for each training.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,6 +26,7 @@ KNOBS = {"lam": "weight λ", "batch, lam held": "batch, λ held", "batch, lam * 
          "directions": "directions M", "latent": "latent width D", "history": "history N", "heads": "norm in the heads"}
 # A group of points in one row stands this far apart.
 APART = 0.22
+TRAINING = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.5}
 
 
 def collapse(record: Record) -> Figure:
@@ -40,17 +45,16 @@ def collapse(record: Record) -> Figure:
     return fig
 
 
-def curves(record: Record, *, heads: str = "layer", arms: Sequence[str] = ("sigreg", "prediction", "ema", "pldm")
-           ) -> Figure:
+def curves(record: Record, *, heads: str = "layer", arms: Sequence[str] = ("sigreg", "prediction", "ema")) -> Figure:
     """Prediction loss and spread of the latents while some arms learn."""
     fig, axes = figure(1, 2, height=3.2)
-    for arm, style in zip(arms, ("-", "--", ":", "-."), strict=False):
+    for arm, style in zip(arms, ("-", "--", ":"), strict=True):
         curve = record.results["curves"][f"{arm}, {heads}"]
         color = COLORS.get(arm, PALETTE.pink)
         axes[0].plot(curve["step"], curve["prediction"], style, color=color, label=LABELS[arm])
         axes[1].plot(curve["step"], curve["std"], style, color=color)
     axes[0].set(yscale="log", xlabel="step", ylabel="prediction loss")
-    axes[1].set(yscale="log", xlabel="step", ylabel="spread of a latent's numbers")
+    axes[1].set(yscale="log", xlabel="step", ylabel="spread of latents")
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
 
@@ -62,6 +66,8 @@ def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent",
         rows = dict(sorted(record.results["knobs"][name].items(), key=as_number))
         mean, error = _bars([row["success"] for row in rows.values()])
         ax.errorbar(range(len(rows)), 100 * mean, yerr=100 * error, fmt="o-", capsize=2, color=PALETTE.blue)
+        ax.plot(*_trainings(range(len(rows)), [row["success"] for row in rows.values()]), color=PALETTE.blue,
+                **TRAINING)
         ax.set_xticks(range(len(rows)), rows, fontsize=8)
         ax.set(xlabel=KNOBS[name], ylim=(0, 102))
     for ax in axes[:, 0]:
@@ -145,7 +151,7 @@ def surprise(record: Record, world: str, arm: str = "sigreg") -> Figure:
             axes[1].plot(*found["roc"][film], color=color)
     axes[1].plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
     axes[0].set(yscale="log", xlabel="blocks from the event", ylabel="surprise")
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes[1].set(xlabel="false alarms (share)", ylabel="detected (share)")
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
     return fig
@@ -191,8 +197,17 @@ def _bars(found: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.abs(np.array([[f["low"], f["high"]] for f in found]).T - mean)
 
 
+def _trainings(at: Sequence[float], rows: Sequence[Mapping]) -> tuple[list[float], list[float]]:
+    """Where each training of each row belongs, and its percentage; nothing for rows with one training."""
+    several = [(x, 100 * share) for x, row in zip(at, rows, strict=True) if len(row["each"]) > 1
+               for share in row["each"]]
+    return [x for x, _ in several], [share for _, share in several]
+
+
 def _shares(ax: Axes, at: Sequence[float], rows: Sequence[Mapping], color: str, mark: str, label: str | None = None
             ) -> None:
     """Shares in percent with their intervals, one a height."""
     mean, error = _bars(rows)
     ax.errorbar(100 * mean, at, xerr=100 * error, fmt=mark, capsize=2, color=color, label=label)
+    where, each = _trainings(at, rows)
+    ax.plot(each, where, color=color, **TRAINING)
