@@ -88,8 +88,8 @@ class StructurePreset:
 
 STRUCTURE = {
     "cpu": StructurePreset("cpu", "digits", QUICK, replace(QUICK, network=cnn), seeds=(1,), device="cpu"),
-    "two-cores": StructurePreset("two-cores", "fashion_mnist", Recipe(steps=1500, rounded_steps=1500),
-                                 Recipe(network=cnn, steps=1500, rounded_steps=1500), seeds=(1,), device="cpu"),
+    "two-cores": StructurePreset("two-cores", "fashion_mnist", Recipe(), Recipe(network=cnn), seeds=(1,),
+                                 device="cpu"),
     "gpu": StructurePreset("gpu", "fashion_mnist", Recipe(steps=6000, rounded_steps=6000),
                            Recipe(network=cnn, steps=6000, rounded_steps=6000), device="cuda"),
 }
@@ -128,7 +128,7 @@ class ChoosePreset:
 
 CHOOSE = {
     "cpu": ChoosePreset("cpu", "digits", QUICK, n=500, d=(49, 100), L=(3,), repeats=1, device="cpu"),
-    "two-cores": ChoosePreset("two-cores", "mnist5k", replace(SMALL, steps=800, rounded_steps=800), n=2000,
+    "two-cores": ChoosePreset("two-cores", "mnist5k", replace(SMALL, steps=1000, rounded_steps=1000), n=2000,
                               device="cpu"),
     "gpu": ChoosePreset("gpu", "fashion_mnist", Recipe(), n=10_000, d=(49, 100, 196, 400, 900, 1600), repeats=10,
                         device="cuda"),

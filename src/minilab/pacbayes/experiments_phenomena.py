@@ -32,6 +32,7 @@ class PhenomenaPreset:
     polynomials: PolynomialConfig = PolynomialConfig()
     selection: SelectionConfig = SelectionConfig()
     process: ProcessConfig = ProcessConfig()
+    chosen: ProcessConfig = ProcessConfig(lengths=(0.75, 1.0, 1.5, 2.0, 3.0), noises=(1e-4, 1e-3, 1e-2, 0.1))
     features: FeaturesConfig = FeaturesConfig()
     memorize: MemorizeConfig = MemorizeConfig()
     widths: WidthConfig = WidthConfig()
@@ -43,6 +44,7 @@ class PhenomenaPreset:
     prices: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)
     seed: int = 0
     threads: int | None = 1
+    device: str = "cpu"
 
 
 PHENOMENA = {
@@ -50,7 +52,7 @@ PHENOMENA = {
                            selection=SelectionConfig(repeats=20), process=ProcessConfig(samples=300),
                            features=FeaturesConfig(repeats=1)),
     "two-cores": PhenomenaPreset(
-        "two-cores", process=ProcessConfig(lengths=(0.75, 1.0, 1.5, 2.0, 3.0), noises=(1e-4, 1e-3, 1e-2, 0.1)),
+        "two-cores",
         widths=WidthConfig(widths=(2, 4, 6, 8, 10, 12, 16, 24, 32, 64), samples=300, seeds=3,
                            training=FitConfig(steps=2000))),
 }
@@ -64,6 +66,7 @@ def phenomena(preset: PhenomenaPreset) -> Record:
         "polynomials": lambda: numbers(polynomials(preset.polynomials)),
         "selection": lambda: {"sizes": preset.selection.sizes, **numbers(selection(preset.selection))},
         "process": lambda: {"shares": preset.process.shares, **numbers(noisy_labels(task, preset.process))},
+        "chosen": lambda: {"shares": preset.chosen.shares, **numbers(noisy_labels(task, preset.chosen))},
         "features": lambda: {"d": preset.features.features, **numbers(descent(preset.features))},
         "memorize": lambda: {"shares": preset.memorize.shares, **numbers(memorize(task, preset.memorize))},
         "widths": lambda: _widths(preset, widths(task, preset.widths)),

@@ -1,0 +1,127 @@
+"""The figures of chapter 4's certificates: a record in, a matplotlib figure out. Shares are in percent.
+
+Notable: a bar is the error on the examples of the bound, and what the bound adds to it. With files of several seeds
+a bar is their mean, and a dot is one of them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minilab.core.records import Record
+from minilab.core.style import INK, PALETTE, figure
+from minilab.pacbayes.inverses import kl, kl_inverse, kl_inverse_lower
+
+DOT = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "color": INK, "alpha": 0.6}
+TEST = {"marker": "D", "linestyle": "", "markersize": 5, "markeredgewidth": 0, "color": PALETTE.green}
+ERROR, COMPLEXITY = PALETTE.blue, PALETTE.orange
+
+
+def ladder(record: Record) -> Figure:
+    """What each bound certifies: the error that was seen, what it adds, and the error on test examples."""
+    rows = record.results["rows"]
+    names = list(rows)[::-1]
+    fig, ax = figure(height=1.2 + 0.34 * len(names))
+    seen = np.array([100 * rows[name]["train_error"] for name in names])
+    bound = np.array([100 * rows[name]["bound"] for name in names])
+    ax.barh(names, seen, color=ERROR, label="error on the bound's examples")
+    ax.barh(names, np.minimum(bound, 150) - seen, left=seen, color=COMPLEXITY, label="what the bound adds")
+    ax.plot([100 * rows[name]["test_error"] for name in names], range(len(names)), label="error on test examples",
+            **TEST)
+    for y, value in enumerate(bound):
+        ax.annotate(f"{value:.1f}", (min(value, 150), y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    _guess(ax.axvline, record.results["guess"])
+    ax.set(xlabel="percent", xlim=(0, 112))
+    return _with_legend(fig, ax)
+
+
+def dimension(record: Record) -> Figure:
+    """Error and complexity over the numbers that were trained, and the bits of the file."""
+    rows = record.results["rows"]
+    fig, (left, right) = figure(1, 2, height=3.4)
+    _stacked(left, rows)
+    left.set(xlabel="numbers trained, d", ylabel="percent")
+    right.plot(range(len(rows)), _means(rows, "bits"), "o-", color=PALETTE.blue)
+    right.set_xticks(range(len(rows)), rows, fontsize=8)
+    right.set(xlabel="numbers trained, d", ylabel="bits of the file", ylim=(0, None))
+    return _with_legend(fig, left)
+
+
+def width(record: Record) -> Figure:
+    """The bound and the file's bits against the width of the network, as many numbers being trained in each."""
+    rows = record.results["rows"]
+    fig, (left, right) = figure(1, 2, height=3.4)
+    _stacked(left, rows)
+    left.set(xlabel="width", ylabel="percent")
+    for i, row in enumerate(rows.values()):
+        right.plot([i] * len(row["bits"]), row["bits"], **DOT)
+    right.plot(range(len(rows)), _means(rows, "bits"), "-", color=PALETTE.blue)
+    right.set_xticks(range(len(rows)), rows, fontsize=8)
+    right.set(xlabel="width", ylabel="bits of the file", ylim=(0, None))
+    return _with_legend(fig, left)
+
+
+def structure(record: Record) -> Figure:
+    """Two networks on data with structure, and with less of it."""
+    rows = record.results["rows"]
+    fig, ax = figure(height=3.2)
+    _stacked(ax, rows)
+    ax.set_xticks(range(len(rows)), [name.replace(", ", "\n") for name in rows], fontsize=8)
+    _guess(ax.axhline, record.results["guess"])
+    ax.set(ylabel="percent")
+    return _with_legend(fig, ax)
+
+
+def inverse(q: float, c: float) -> Figure:
+    """kl(q || p) over p, the price c, and the two risks at which they meet; beside it what Pinsker's parabola says."""
+    p = torch.linspace(1e-4, 1 - 1e-4, 500, dtype=torch.float64)
+    fig, ax = figure(height=3.0)
+    ax.plot(p, kl(q, p), color=PALETTE.blue, label="kl(q ‖ p)")
+    ax.plot(p, 2 * (p - q).square(), "--", color=PALETTE.orange, label="2 (p − q)², Pinsker")
+    ax.axhline(c, color=INK, linewidth=1, linestyle=":", label="price c")
+    for meet in (kl_inverse_lower(q, c), kl_inverse(q, c)):
+        ax.plot([meet, meet], [0, c], color=PALETTE.blue, linewidth=1)
+        ax.plot(meet, c, "o", color=PALETTE.blue)
+    ax.plot(q + (c / 2) ** 0.5, c, "s", color=PALETTE.orange)
+    ax.set(xlabel="risk p", ylabel="nats", ylim=(0, 3 * c), xlim=(0, min(1, q + 2.5 * (c / 2) ** 0.5)))
+    return _with_legend(fig, ax)
+
+
+def coverage(record: Record) -> Figure:
+    """How often each statement about the true risk was false, against how often it may be."""
+    rates = record.results["failures"]
+    fig, ax = figure(height=0.9 + 0.3 * len(rates))
+    names = list(rates)[::-1]
+    ax.barh(names, [100 * rates[name] for name in names],
+            color=[PALETTE.blue if name.endswith(", paid") else PALETTE.orange for name in names])
+    ax.axvline(100 * record.config["delta"], color=INK, linewidth=1, linestyle=":", label="δ")
+    ax.set(xlabel="data sets on which it fails (percent)")
+    return _with_legend(fig, ax)
+
+
+def _stacked(ax: Axes, rows: Mapping[str, Mapping]) -> None:
+    """A bar for each row: its error, and what the bound adds; dots are files."""
+    x, seen, bound = range(len(rows)), _means(rows, "train_error", 100), _means(rows, "bound", 100)
+    ax.bar(x, seen, color=ERROR, label="training error of the file")
+    ax.bar(x, bound - seen, bottom=seen, color=COMPLEXITY, label="what the bound adds")
+    ax.plot(x, _means(rows, "test_error", 100), label="test error", **TEST)
+    for i, row in enumerate(rows.values()):
+        ax.plot([i] * len(row["bound"]), [100 * value for value in row["bound"]], **DOT)
+    ax.set_xticks(x, rows, fontsize=8)
+
+
+def _means(rows: Mapping[str, Mapping], part: str, scale: float = 1.0) -> np.ndarray:
+    return np.array([scale * np.mean(row[part]) for row in rows.values()])
+
+
+def _guess(line, guess: float) -> None:
+    line(100 * guess, color=INK, linewidth=1, linestyle=":", label="guessing: a bound beyond is vacuous")
+
+
+def _with_legend(fig: Figure, ax: Axes, labels: Sequence[str] | None = None) -> Figure:
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles, labels or names, ncols=2, loc="outside lower center", frameon=False)
+    return fig

@@ -1,0 +1,78 @@
+"""What chapter 4's figures draw is what their records hold."""
+
+import numpy as np
+import pytest
+
+from minilab.core.records import Record
+from minilab.pacbayes import figures, figures_phenomena
+from minilab.pacbayes.inverses import kl_inverse
+from minilab.pacbayes.phenomena.polynomials import PolynomialConfig, polynomials
+
+
+def record(results: dict, **config) -> Record:
+    return Record("pacbayes", "test", "cpu", config, results, {})
+
+
+def row(bound, error, test, bits=800):
+    return {"bound": bound, "train_error": error, "test_error": test, "bits": bits}
+
+
+ROWS = {"100": row([0.5, 0.54], [0.3, 0.34], [0.31, 0.35], [700, 720]),
+        "400": row([0.4, 0.42], [0.2, 0.2], [0.25, 0.21], [1300, 1320])}
+
+
+def bars(ax) -> list[tuple[float, float]]:
+    """Where each bar of a vertical chart begins and ends."""
+    return [(patch.get_y(), patch.get_y() + patch.get_height()) for patch in ax.patches]
+
+
+@pytest.mark.parametrize("draw", [figures.dimension, figures.width])
+def test_a_bar_reaches_from_nothing_to_the_error_and_on_to_the_bound(draw):
+    ax = draw(record({"rows": ROWS})).axes[0]
+    np.testing.assert_allclose(bars(ax), [(0, 32), (0, 20), (32, 52), (20, 41)])
+    dots = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"])
+    np.testing.assert_allclose(sorted(dots), [40, 42, 50, 54])
+
+
+def test_structure_shows_where_guessing_is():
+    ax = figures.structure(record({"rows": ROWS, "guess": 0.9})).axes[0]
+    assert [90, 90] in [list(line.get_ydata()) for line in ax.lines]
+
+
+def test_a_ladder_prints_each_bound_and_cuts_only_the_bar():
+    rows = {"count": row(9.0, 0.2, 0.21), "file": row(0.3, 0.2, 0.21)}
+    ax = figures.ladder(record({"rows": rows, "guess": 0.9})).axes[0]
+    assert {text.get_text() for text in ax.texts} == {"900.0", "30.0"}
+    assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(150)
+
+
+def test_the_inverse_is_where_the_curve_meets_the_price():
+    ax = figures.inverse(0.05, 0.05).axes[0]
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"]
+    assert any(x == pytest.approx(kl_inverse(0.05, 0.05)) and y == 0.05 for x, y in points)
+
+
+def test_coverage_tells_who_paid_by_color():
+    ax = figures.coverage(record({"failures": {"kl, paid": 0.01, "kl, not paid": 0.6}}, delta=0.05)).axes[0]
+    widths = {patch.get_facecolor(): patch.get_width() for patch in ax.patches}
+    assert sorted(widths.values()) == pytest.approx([1, 60]) and len(widths) == 2
+
+
+def test_polynomials_pass_through_the_points_that_they_fit():
+    curves = polynomials(PolynomialConfig(grid=41))
+    fig = figures_phenomena.polynomials(curves)
+    assert len(fig.axes) == 9
+    fit = fig.axes[8].lines[1]  # the priced model on noise
+    np.testing.assert_allclose(fit.get_ydata(), curves.fits[2, :, 2])
+
+
+def test_phenomena_are_drawn_from_their_record():
+    found = Record.load("pacbayes/phenomena", preset="two-cores")
+    labels = figures_phenomena.noisy_labels(found)
+    np.testing.assert_allclose(labels.axes[0].lines[0].get_ydata(), [100 * e for e in found.results["process"][
+        "test_error"]])
+    assert all(line.get_ydata()[0] == 0 for line in labels.axes[1].lines)
+    peak = figures_phenomena.descent(found).axes[0].lines[1]
+    assert abs(peak.get_xdata()[np.argmax(peak.get_ydata())] - 200) <= 5
+    for draw in (figures_phenomena.selection, figures_phenomena.flat, figures_phenomena.modes):
+        assert all(len(line.get_ydata()) > 1 for ax in draw(found).axes for line in ax.lines)
