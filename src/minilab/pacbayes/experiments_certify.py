@@ -32,6 +32,7 @@ class LadderPreset:
     data: str  # of SETS
     recipe: Recipe  # of the file
     sigma0: float = 0.1  # of the random prior
+    tried: int = 16  # priors that we compared on these data, and fewer
     posterior: GaussianRecipe = GaussianRecipe(steps=4000, lr=5e-3, floor=0.05)
     informed_sigma0: float = 0.02  # of the prior that has seen half the data
     prior: GaussianRecipe = GaussianRecipe(steps=4000, lr=2e-3, objective=None)
@@ -56,7 +57,8 @@ LADDER = {
 def ladder(preset: LadderPreset) -> Record:
     """One file under every bound for it, a classifier that draws its weights, and two that have seen half the data.
 
-    A row has what it certifies, the error on the examples of the bound, its nats, and the error on test examples.
+    A row has what it certifies, the error on the examples of the bound (`train_error`), its nats, and the error on test
+    examples.
     """
     started, device = time.perf_counter(), pick_device(preset.device)
     data = SETS[preset.data]().to(device)
@@ -88,7 +90,9 @@ def _of_a_file(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
     }
     shared = {"train_error": train_error, "test_error": test_error, "bits": bits, "weights": weights,
               "seconds": seconds}
-    return {f"file, {name}": {"bound": bound, "nats": nats, **shared} for name, (bound, nats) in found.items()}
+    rows = {f"file, {name}": {"bound": bound, "nats": nats, **shared} for name, (bound, nats) in found.items()}
+    rows["file, test set"]["train_error"] = test_error  # the examples of this bound
+    return rows
 
 
 def _of_a_posterior(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
@@ -101,7 +105,7 @@ def _of_a_posterior(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
 
     def certified(name: str, classifier: GaussianClassifier, first: int, began: float) -> None:
         found = gaussian.certificate(classifier, x[first:], y[first:], *test, passes=preset.passes, delta=preset.delta,
-                                     seed=preset.seed)
+                                     nats=bounds.uniform_nats(preset.tried), seed=preset.seed)
         rows[name] = {"bound": found.bound.value, "nats": found.kl, "train_error": found.risk,
                       "test_error": found.test_risk, "draws": found.draws, "seconds": time.perf_counter() - began}
 

@@ -1,6 +1,6 @@
 """What of the corpus ships with minilab: the tokenizer trained on it, and pages that no model was trained on.
 
-python -m minilab.speculative.ship FOLDER        FOLDER as made by `python -m minilab.speculative.corpus`
+python -m minilab.speculative.ship FOLDER        FOLDER as made by `python -m minilab.corpus.build`
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minilab.core.files import package_data, replacing
 from minilab.core.weights import sha256_of
-from minilab.speculative.data import documents, train_tokenizer
+from minilab.corpus.text import documents, train_tokenizer
 
 VOCAB_SIZE = 4096
 SLICE = "python3.11-doc"  # its license (PSF) lets us pass its text on; it is the first source of the corpus

@@ -1,6 +1,6 @@
 """Build the training corpus: English technical prose and code, from packages alone.
 
-    python -m minilab.speculative.corpus build/corpus        needs apt-get and dpkg-deb (any Debian)
+    python -m minilab.corpus.build build/corpus        needs apt-get and dpkg-deb (any Debian)
 
 Three kinds of source go in, in this order: the reStructuredText sources of Debian documentation packages,
 the docstrings of installed Python packages with a permissive license, and those of the standard library.
@@ -22,11 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilab.speculative.packages import COPYLEFT, DEBIAN, HELD_OUT, PAGES, PERMISSIVE, SKIPPED
-from minilab.speculative.pages import html_blocks, pod_blocks
-from minilab.speculative.prose import docstring_blocks, rst_blocks
-
-END = "<|endoftext|>"  # written between documents, and the tokenizer's id 0
+from minilab.corpus.packages import COPYLEFT, DEBIAN, HELD_OUT, PAGES, PERMISSIVE, SKIPPED
+from minilab.corpus.pages import html_blocks, pod_blocks
+from minilab.corpus.prose import docstring_blocks, rst_blocks
+from minilab.corpus.text import END
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from minilab.core.weights import asset_path
-from minilab.speculative import data
+from minilab.corpus import text as corpus
 
 
 @pytest.mark.slow
 def test_standard_library_is_a_corpus_with_no_download():
-    train, valid = (data.documents(data.load_corpus(f"stdlib-{part}")) for part in ("train", "valid"))
+    train, valid = (corpus.documents(corpus.load_corpus(f"stdlib-{part}")) for part in ("train", "valid"))
     assert sum(map(len, train)) > 500_000 and sum(map(len, valid)) > 30_000
     assert not set(train) & set(valid)
     assert all(d.startswith("# ") for d in train + valid)
@@ -20,28 +20,28 @@ def test_standard_library_is_a_corpus_with_no_download():
 
 def test_full_corpus_is_read_from_the_cache_or_names_its_command(tmp_path, monkeypatch):
     monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"python -m minilab.speculative.corpus .*corpus"):
-        data.load_corpus("full-train")
+    with pytest.raises(FileNotFoundError, match=r"python -m minilab.corpus.build .*corpus"):
+        corpus.load_corpus("full-train")
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "valid.txt").write_text("text\n", encoding="utf-8")
-    assert data.load_corpus("full-valid") == "text\n"
+    assert corpus.load_corpus("full-valid") == "text\n"
 
 
 @pytest.mark.parametrize("name", ["", "full", "stdlib-test", "wikitext", "shipped-train"])
 def test_unknown_corpus_lists_the_known(name):
     with pytest.raises(ValueError, match="choose shipped, stdlib-train"):
-        data.load_corpus(name)
+        corpus.load_corpus(name)
 
 
 def test_shipped_slice_is_held_out_pages_as_its_card_says():
-    text = data.load_corpus("shipped")
+    text = corpus.load_corpus("shipped")
     card = json.loads(asset_path("speculative/corpus.card.json").read_text())
     assert (
         len(text.encode())
         == card["text_bytes"]
         == card["full_corpus"]["parts"]["valid"]["sources"]["python3.11-doc"]
     )
-    assert len(data.documents(text)) > 100 and text.endswith(data.END + "\n")
+    assert len(corpus.documents(text)) > 100 and text.endswith(corpus.END + "\n")
     assert hashlib.sha256(asset_path("speculative/corpus.txt.xz").read_bytes()).hexdigest() == card["sha256"]
     assert "PSF" in card["licence"]
 
@@ -49,8 +49,8 @@ def test_shipped_slice_is_held_out_pages_as_its_card_says():
 @pytest.mark.parametrize(
     "name, read",
     [
-        ("corpus.txt.xz", lambda: data.load_corpus("shipped")),
-        ("tokenizer.json", lambda: data.load_tokenizer()),
+        ("corpus.txt.xz", lambda: corpus.load_corpus("shipped")),
+        ("tokenizer.json", lambda: corpus.load_tokenizer()),
     ],
 )
 def test_damaged_asset_is_refused_with_the_way_back(name, read, tmp_path, monkeypatch):
@@ -59,21 +59,11 @@ def test_damaged_asset_is_refused_with_the_way_back(name, read, tmp_path, monkey
     for part in (name, f"{name.split('.')[0]}.card.json"):
         (folder / part).write_bytes(asset_path(f"speculative/{part}").read_bytes())
     (folder / name).write_bytes((folder / name).read_bytes()[:-100])
-    monkeypatch.setattr(data, "asset_path", lambda asset: tmp_path / asset)
+    monkeypatch.setattr(corpus, "asset_path", lambda asset: tmp_path / asset)
     with pytest.raises(
         ValueError, match=f"corrupted or truncated.*git checkout -- assets/speculative/{name}"
     ):
         read()
-
-
-def test_prompts_are_beginnings_of_shipped_paragraphs_and_always_the_same():
-    found = data.prompts(20)
-    text = data.load_corpus("shipped")
-    flat = " ".join(text.split())
-    assert found == data.prompts(20) != data.prompts(20, seed=1)
-    assert len(set(found)) == 20 and all(len(p.split()) == 24 and p[0].isupper() and p in flat for p in found)
-    with pytest.raises(ValueError, match="not 1000000"):
-        data.prompts(1_000_000)
 
 
 # ---- tokenizer
@@ -81,13 +71,13 @@ def test_prompts_are_beginnings_of_shipped_paragraphs_and_always_the_same():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return data.load_tokenizer()
+    return corpus.load_tokenizer()
 
 
 def test_shipped_tokenizer_has_4096_tokens_and_ends_texts_with_id_0(tokenizer):
     assert tokenizer.get_vocab_size() == 4096
-    assert tokenizer.token_to_id(data.END) == 0
-    assert tokenizer.encode(f"a{data.END}b").ids[1] == 0
+    assert tokenizer.token_to_id(corpus.END) == 0
+    assert tokenizer.encode(f"a{corpus.END}b").ids[1] == 0
 
 
 def test_any_text_comes_back_from_its_tokens(tokenizer):
@@ -108,19 +98,19 @@ def test_any_text_comes_back_from_its_tokens(tokenizer):
 
 
 def test_a_token_stands_for_more_than_three_bytes_of_the_shipped_text(tokenizer):
-    text = data.load_corpus("shipped")
-    assert 3.2 < len(text.encode()) / len(data.token_stream(text, tokenizer)) < 3.5
+    text = corpus.load_corpus("shipped")
+    assert 3.2 < len(text.encode()) / len(corpus.token_stream(text, tokenizer)) < 3.5
 
 
 def test_stream_puts_the_separator_around_every_document(tokenizer):
-    stream = data.token_stream(f"one\n{data.END}\ntwo words\n{data.END}\n", tokenizer)
+    stream = corpus.token_stream(f"one\n{corpus.END}\ntwo words\n{corpus.END}\n", tokenizer)
     one, two = (tokenizer.encode(t).ids for t in ("one", "two words"))
     assert stream.tolist() == [0, *one, 0, *two, 0]
-    assert data.token_stream("", tokenizer).tolist() == [0]
+    assert corpus.token_stream("", tokenizer).tolist() == [0]
 
 
 def test_training_a_tokenizer_merges_what_is_frequent():
-    trained = data.train_tokenizer(["the cat and the dog and the bird"] * 3, 262)
-    assert trained.get_vocab_size() == 262 and trained.token_to_id(data.END) == 0
+    trained = corpus.train_tokenizer(["the cat and the dog and the bird"] * 3, 262)
+    assert trained.get_vocab_size() == 262 and trained.token_to_id(corpus.END) == 0
     assert "Ġthe" in trained.get_vocab()
     assert trained.decode(trained.encode("zebra ∀x").ids) == "zebra ∀x"

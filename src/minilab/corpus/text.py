@@ -1,17 +1,16 @@
-"""The text of chapter 1, and the tokenizer trained on it.
+"""Texts by name, and the tokenizer that our language models share.
 
 Three corpora, each in a part for training and one held out:
 - "shipped": pages of the Python documentation (PSF license), held out only; it comes with minilab, and the
   models that ship never saw it in training
 - "stdlib": the docstrings of the reader's own standard library; no download, differs a little by version
-- "full": some 110 MB of technical prose from packages; `python -m minilab.speculative.corpus` builds it
+- "full": some 110 MB of technical prose from packages; `python -m minilab.corpus.build` builds it
 """
 
 import functools
 import hashlib
 import json
 import lzma
-import random
 from collections.abc import Iterable
 
 import torch
@@ -23,26 +22,6 @@ from minilab.core.device import cache_dir
 from minilab.core.weights import asset_path
 
 END = "<|endoftext|>"  # between documents; the tokenizer's id 0, and the models' start token
-
-# Prompts for a chat model, on everyday subjects that a small one can say something about.
-QUESTIONS = (
-    "Explain what a hash table is and when to use one.",
-    "Write a short story about a lighthouse keeper who finds a letter.",
-    "What are the main causes of the seasons on Earth?",
-    "Give me five tips for learning a new language.",
-    "How does a bicycle stay upright while it moves?",
-    "Write a Python function that checks whether a word is a palindrome.",
-    "Summarize the water cycle in a few sentences.",
-    "What is the difference between weather and climate?",
-    "Describe how bread is made, step by step.",
-    "Why is the sky blue?",
-    "Write a polite email that asks to move a meeting to Thursday.",
-    "What should I look for when I buy a used car?",
-    "Explain supply and demand with an example.",
-    "List three advantages and three disadvantages of remote work.",
-    "How do vaccines work?",
-    "What makes a good friend?",
-)
 
 
 def load_corpus(name: str) -> str:
@@ -63,7 +42,7 @@ def load_corpus(name: str) -> str:
     path = cache_dir() / "corpus" / f"{part}.txt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there; build it with `python -m minilab.speculative.corpus "
+            f"{path} is not there; build it with `python -m minilab.corpus.build "
             f"{path.parent}` (on Debian, about ten minutes), or use corpus 'stdlib'"
         )
     return path.read_text(encoding="utf-8")
@@ -71,7 +50,7 @@ def load_corpus(name: str) -> str:
 
 @functools.cache  # parsing takes some seconds
 def _stdlib() -> dict[str, str]:
-    from minilab.speculative.corpus import is_validation, stdlib_documents
+    from minilab.corpus.build import is_validation, stdlib_documents
 
     texts = {"train": "", "valid": ""}
     for document in stdlib_documents():
@@ -130,21 +109,3 @@ def token_stream(text: str, tokenizer: Tokenizer) -> Int[Tensor, "n"]:
         ids += encoding.ids
         ids.append(0)
     return torch.tensor(ids, dtype=torch.int32)
-
-
-def prompts(n: int, *, words: int = 24, seed: int = 0) -> list[str]:
-    """Beginnings of paragraphs from the shipped text, each cut after some words.
-
-    A reader can compare a continuation with the page. Deterministic for a seed.
-    Raises ValueError if the text has too few paragraphs.
-    """
-    found = [
-        p
-        for d in documents(load_corpus("shipped"))
-        for p in d.split("\n\n")
-        if len(p.split()) >= 2 * words and p[0].isupper() and "\n" not in p
-    ]
-    if n > len(found):
-        raise ValueError(f"the shipped text has {len(found)} paragraphs to cut prompts from, not {n}")
-    chosen = random.Random(seed).sample(found, n)
-    return [" ".join(p.split()[:words]) for p in chosen]

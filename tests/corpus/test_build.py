@@ -8,8 +8,8 @@ from email.message import Message
 import pytest
 
 from minilab.core.weights import asset_path
-from minilab.speculative import data, packages
-from minilab.speculative.corpus import (
+from minilab.corpus import packages
+from minilab.corpus.build import (
     Deduplicator,
     Document,
     build_corpus,
@@ -17,6 +17,7 @@ from minilab.speculative.corpus import (
     permissive_license,
     write_corpus,
 )
+from minilab.corpus.text import documents
 from minilab.speculative.ship import ship
 
 PARAGRAPH = "This paragraph is long enough to be counted as a repeated one if it comes again."
@@ -45,7 +46,7 @@ def fake_documents(n):
 def test_written_corpus_is_whole_split_and_described(tmp_path):
     card = write_corpus(fake_documents(40), tmp_path, {"python3.11-doc": {"version": "1"}})
     parts = {part: (tmp_path / f"{part}.txt").read_bytes() for part in ("train", "valid")}
-    pages = {part: {d.split("\n")[0] for d in data.documents(text.decode())} for part, text in parts.items()}
+    pages = {part: {d.split("\n")[0] for d in documents(text.decode())} for part, text in parts.items()}
     assert pages["train"] | pages["valid"] == {f"# Page {i}" for i in range(40)}
     assert not pages["train"] & pages["valid"] and all(pages.values())
     assert (parts["train"] + parts["valid"]).count(PARAGRAPH.encode()) == 1
@@ -108,7 +109,7 @@ def test_build_reads_each_page_once_without_translations_and_changelogs(tmp_path
     (unpacked_package / "translations" / "it.rst.txt").write_text(page.replace("guide", "guida"))
     card = build_corpus(tmp_path, debian={"some-doc": "MIT"}, pages={}, docstrings=False)
     text = "".join((tmp_path / f"{part}.txt").read_text() for part in ("train", "valid"))
-    assert data.documents(text) == [
+    assert documents(text) == [
         "# Guide\n\n" + ("The guide explains how the parts work together. " * 12).strip()
     ]
     assert card["packages"] == {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from minilab.speculative.pages import html_blocks, pod_blocks
-from minilab.speculative.prose import docstring_blocks, inline, rst_blocks
+from minilab.corpus.pages import html_blocks, pod_blocks
+from minilab.corpus.prose import docstring_blocks, inline, rst_blocks
 
 
 def lines(text):

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from html.parser import HTMLParser
 
-from minilab.speculative.prose import ITEM, QUOTES, code_block, is_prose
+from minilab.corpus.prose import ITEM, QUOTES, code_block, is_prose
 
 HEADINGS = {f"h{level}" for level in range(1, 7)}
 BLOCKS = HEADINGS | {
