@@ -18,12 +18,13 @@ from minilab.pacbayes.inverses import kl, kl_inverse, kl_inverse_lower
 DOT = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "color": INK, "alpha": 0.6}
 TEST = {"marker": "D", "linestyle": "", "markersize": 5, "markeredgewidth": 0, "color": PALETTE.green}
 ERROR, COMPLEXITY = PALETTE.blue, PALETTE.orange
+CHANGES = ("as it is", "pixels permuted", "labels shuffled")  # of `structure`, from all structure to none
 
 
 def ladder(record: Record) -> Figure:
     """What each bound certifies: the error that was seen, what it adds, and the error on test examples."""
     rows = record.results["rows"]
-    names = list(rows)[::-1]
+    names = sorted(rows, key=lambda name: rows[name]["bound"])
     fig, ax = figure(height=1.2 + 0.34 * len(names))
     seen = np.array([100 * rows[name]["train_error"] for name in names])
     bound = np.array([100 * rows[name]["bound"] for name in names])
@@ -40,7 +41,7 @@ def ladder(record: Record) -> Figure:
 
 def dimension(record: Record) -> Figure:
     """Error and complexity over the numbers that were trained, and the bits of the file."""
-    rows = record.results["rows"]
+    rows = _by_number(record.results["rows"])
     fig, (left, right) = figure(1, 2, height=3.4)
     _stacked(left, rows)
     left.set(xlabel="numbers trained, d", ylabel="percent")
@@ -52,7 +53,7 @@ def dimension(record: Record) -> Figure:
 
 def width(record: Record) -> Figure:
     """The bound and the file's bits against the width of the network, as many numbers being trained in each."""
-    rows = record.results["rows"]
+    rows = _by_number(record.results["rows"])
     fig, (left, right) = figure(1, 2, height=3.4)
     _stacked(left, rows)
     left.set(xlabel="width", ylabel="percent")
@@ -66,10 +67,12 @@ def width(record: Record) -> Figure:
 
 def structure(record: Record) -> Figure:
     """Two networks on data with structure, and with less of it."""
-    rows = record.results["rows"]
+    found = record.results["rows"]
+    rows = {name: found[name] for name in sorted(found, key=lambda name: (name.split(", ")[0], CHANGES.index(
+        name.split(", ")[1])))}
     fig, ax = figure(height=3.2)
     _stacked(ax, rows)
-    ax.set_xticks(range(len(rows)), [name.replace(", ", "\n") for name in rows], fontsize=8)
+    ax.set_xticks(range(len(rows)), [name.replace(", ", "\n").replace(" ", "\n") for name in rows], fontsize=8)
     _guess(ax.axhline, record.results["guess"])
     ax.set(ylabel="percent")
     return _with_legend(fig, ax)
@@ -100,6 +103,11 @@ def coverage(record: Record) -> Figure:
     ax.axvline(100 * record.config["delta"], color=INK, linewidth=1, linestyle=":", label="δ")
     ax.set(xlabel="data sets on which it fails (percent)")
     return _with_legend(fig, ax)
+
+
+def _by_number(rows: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """In the order of the numbers that name them: a file sorts them as words."""
+    return dict(sorted(rows.items(), key=lambda row: float(row[0])))
 
 
 def _stacked(ax: Axes, rows: Mapping[str, Mapping]) -> None:

@@ -1,0 +1,1 @@
+"""Text to train small language models on, and the tokenizer that was trained on it."""
