@@ -74,6 +74,13 @@ def test_speed_has_a_certificate_and_a_code_near_its_ideal():
     assert found["bits_over_ideal"] < 0.01 and found["times_ordinary"]["median"] > 0
 
 
+def test_a_language_model_that_learned_next_to_nothing_is_near_guessing():
+    found = run("language")
+    row = found["rows"]["width 32"]
+    assert found["documents"] == 2 and row["loss"] == pytest.approx(found["guess"], abs=0.5)
+    assert row["tokens"]["value"] > row["loss"] and row["foreseen"]["value"] > row["loss"]
+
+
 def test_rank_correlation_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     x, y = torch.tensor([1.0, 1, 2, 3, 3, 5]), torch.tensor([2.0, 1, 4, 3, 3, 7])

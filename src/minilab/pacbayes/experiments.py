@@ -1,7 +1,13 @@
 """The experiments of chapter 4, by name."""
 
 from minilab.core.records import Experiment
-from minilab.pacbayes import experiments_certify, experiments_compare, experiments_phenomena, experiments_speed
+from minilab.pacbayes import (
+    experiments_certify,
+    experiments_compare,
+    experiments_language,
+    experiments_phenomena,
+    experiments_speed,
+)
 
 EXPERIMENTS = {
     "ladder": Experiment(experiments_certify.ladder, experiments_certify.LADDER),
@@ -10,6 +16,7 @@ EXPERIMENTS = {
     "width": Experiment(experiments_compare.width, experiments_compare.WIDTH),
     "structure": Experiment(experiments_compare.structure, experiments_compare.STRUCTURE),
     "choose": Experiment(experiments_compare.choose, experiments_compare.CHOOSE),
+    "language": Experiment(experiments_language.language, experiments_language.LANGUAGE),
     "phenomena": Experiment(experiments_phenomena.phenomena, experiments_phenomena.PHENOMENA),
     "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
 }
