@@ -4,7 +4,8 @@ Notable: a bar is the error on the examples of the bound, and what the bound add
 a bar is their mean, and a dot is one of them.
 """
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -25,18 +26,19 @@ def ladder(record: Record) -> Figure:
     """What each bound certifies: the error that was seen, what it adds, and the error on test examples."""
     rows = record.results["rows"]
     names = sorted(rows, key=lambda name: rows[name]["bound"])
-    fig, ax = figure(height=1.2 + 0.34 * len(names))
+    fig, ax = figure(height=1.9 + 0.34 * len(names))
     seen = np.array([100 * rows[name]["train_error"] for name in names])
     bound = np.array([100 * rows[name]["bound"] for name in names])
+    tested = [100 * rows[name]["test_error"] for name in names]
+    names = [textwrap.fill(name, 24) for name in names]
     ax.barh(names, seen, color=ERROR, label="error on the bound's examples")
     ax.barh(names, np.minimum(bound, 150) - seen, left=seen, color=COMPLEXITY, label="what the bound adds")
-    ax.plot([100 * rows[name]["test_error"] for name in names], range(len(names)), label="error on test examples",
-            **TEST)
+    ax.plot(tested, range(len(names)), label="error on test examples", **TEST)
     for y, value in enumerate(bound):
         ax.annotate(f"{value:.1f}", (min(value, 150), y), (3, 0), textcoords="offset points", va="center", fontsize=8)
     _guess(ax.axvline, record.results["guess"])
     ax.set(xlabel="percent", xlim=(0, 112))
-    return _with_legend(fig, ax)
+    return _with_legend(fig, ax, columns=1)
 
 
 def dimension(record: Record) -> Figure:
@@ -72,7 +74,7 @@ def structure(record: Record) -> Figure:
         name.split(", ")[1])))}
     fig, ax = figure(height=3.2)
     _stacked(ax, rows)
-    ax.set_xticks(range(len(rows)), [name.replace(", ", "\n").replace(" ", "\n") for name in rows], fontsize=8)
+    ax.set_xticks(range(len(rows)), [textwrap.fill(name, 11) for name in rows], fontsize=8)
     _guess(ax.axhline, record.results["guess"])
     ax.set(ylabel="percent")
     return _with_legend(fig, ax)
@@ -129,7 +131,6 @@ def _guess(line, guess: float) -> None:
     line(100 * guess, color=INK, linewidth=1, linestyle=":", label="guessing: a bound beyond is vacuous")
 
 
-def _with_legend(fig: Figure, ax: Axes, labels: Sequence[str] | None = None) -> Figure:
-    handles, names = ax.get_legend_handles_labels()
-    fig.legend(handles, labels or names, ncols=2, loc="outside lower center", frameon=False)
+def _with_legend(fig: Figure, ax: Axes, *, columns: int = 2) -> Figure:
+    fig.legend(*ax.get_legend_handles_labels(), ncols=columns, loc="outside lower center", frameon=False)
     return fig
