@@ -281,7 +281,7 @@ def test_a_text_of_random_tokens_leaves_nothing_to_certify():
 
 def test_recipes_for_other_losses_and_for_networks_that_no_message_names_are_refused():
     text = windows(stream([[1, 2]]), 4)
-    with pytest.raises(ValueError, match="put it there"):
+    with pytest.raises(ValueError, match="not in the list"):
         learn(text, V, RECIPE, networks=(corrected(CONFIG),))
     with pytest.raises(ValueError, match="power=0"):
         learn(text, V, replace(RECIPE, power=0.5), networks=(NETWORK,))

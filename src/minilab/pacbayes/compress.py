@@ -21,7 +21,7 @@ Shapes: N examples, C classes, d numbers, L values.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ def rebuild(file: bytes, shape: Sequence[int], classes: int, *, networks: Sequen
     subspace = Subspace(networks[message.network], shape, classes, d=len(message.symbols), seed=message.seed,
                         projection=PROJECTIONS[message.projection])
     if fingerprint(subspace.shapes) != meant_for:
-        raise ValueError(f"the file is not for {networks[message.network].__name__} with {classes} classes of examples "
+        raise ValueError(f"the file is not for {named(networks[message.network])} with {classes} classes of examples "
                          f"of {tuple(shape)}: give the networks and the kind of data that it was written for")
     network = subspace.double().network
     network.load_state_dict(subspace.weights(message.values().double()))
@@ -124,18 +124,37 @@ def rebuild(file: bytes, shape: Sequence[int], classes: int, *, networks: Sequen
 
 def learn(data: Dataset, recipe: Recipe, *, networks: Sequence[Build] = NETWORKS) -> Learned:
     """Train v, then v rounded to a codebook, and write the file. On the device of the data."""
-    if recipe.network not in networks or recipe.projection not in PROJECTIONS:
-        raise ValueError(f"{recipe.network.__name__} or {recipe.projection.__name__} is not in the list that messages "
-                         "name: give `networks` with it, as `certificate` must have them too")
-    subspace = Subspace(recipe.network, data.shape, len(data.classes), d=recipe.d, seed=recipe.seed,
-                        projection=recipe.projection).to(data.train_y.device)
-    fit(subspace, data, recipe, steps=recipe.steps, lr=recipe.lr)
+    subspace = begun(recipe, data.shape, len(data.classes), networks).to(data.train_y.device)
+
+    def taught(model: nn.Module, steps: int, lr: float) -> None:
+        fit(model, data, recipe, steps=steps, lr=lr)
+
+    taught(subspace, recipe.steps, recipe.lr)
     exact_error = error_rate(subspace, data.train_x, data.train_y)
+    return Learned(written(subspace, recipe, networks, taught), exact_error)
+
+
+def begun(recipe: Recipe, shape: Sequence[int], classes: int, networks: Sequence[Build]) -> Subspace:
+    """The recipe's network before it learns. Raises ValueError if no message could name it."""
+    if recipe.network not in networks or recipe.projection not in PROJECTIONS:
+        raise ValueError(f"{named(recipe.network)} or {named(recipe.projection)} is not in the list that messages "
+                         "name: give `networks` with it, as `certificate` must have them too")
+    return Subspace(recipe.network, shape, classes, d=recipe.d, seed=recipe.seed, projection=recipe.projection)
+
+
+def written(subspace: Subspace, recipe: Recipe, networks: Sequence[Build],
+            taught: Callable[[nn.Module, int, float], None]) -> bytes:
+    """Round v to a codebook, let `taught` go on with it (model, steps, learning rate), and write the file."""
     rounded = Quantized(subspace, recipe.L)
-    fit(rounded, data, recipe, steps=recipe.rounded_steps, lr=recipe.rounded_lr)
+    taught(rounded, recipe.rounded_steps, recipe.rounded_lr)
     message = Message(networks.index(recipe.network), PROJECTIONS.index(recipe.projection), recipe.seed,
                       rounded.c.detach().half().cpu(), rounded.symbols().cpu())
-    return Learned(seal(encode(message), subspace.shapes), exact_error)
+    return seal(encode(message), subspace.shapes)
+
+
+def named(build: Callable) -> str:
+    """Its name; a partial function has none, but what it calls has."""
+    return getattr(build, "__name__", None) or named(build.func)
 
 
 def fit(model: nn.Module, data: Dataset, recipe: Recipe, *, steps: int, lr: float) -> TrainLog:

@@ -36,12 +36,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minilab.core.train import TrainConfig, TrainLog, train
 from minilab.pacbayes.bounds import nats_of, uniform_nats
-from minilab.pacbayes.compress import TRIED, Recipe, rebuild
-from minilab.pacbayes.message import SEAL, Message, encode, seal
+from minilab.pacbayes.compress import TRIED, Recipe, begun, rebuild, written
+from minilab.pacbayes.message import SEAL
 from minilab.pacbayes.networks import Build
-from minilab.pacbayes.quantize import Quantized
 from minilab.pacbayes.sequences import azuma, best_alpha, entropy, freedman, smoothed, smoothed_span, subsampled
-from minilab.pacbayes.subspace import PROJECTIONS, Subspace
 
 ALPHAS = (1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.25, 0.5)  # of Lotfi et al.
 NONE = -1  # no token: behind the end of a document
@@ -83,16 +81,13 @@ def learn(text: Text, V: int, recipe: Recipe, *, networks: Sequence[Build]) -> b
     """Train v, then v rounded to a codebook, and write the file that `compress.rebuild` opens. On the text's device."""
     if recipe.power:
         raise ValueError(f"power is {recipe.power}, but bits per token are cross-entropy: give power=0")
-    if recipe.network not in networks:
-        raise ValueError("the recipe's network is not in `networks`, the list that messages name: put it there")
-    subspace = Subspace(recipe.network, (), V, d=recipe.d, seed=recipe.seed, projection=recipe.projection)
-    subspace.to(text.rows.device)
-    fit(subspace, text, recipe, steps=recipe.steps, lr=recipe.lr)
-    rounded = Quantized(subspace, recipe.L)
-    fit(rounded, text, recipe, steps=recipe.rounded_steps, lr=recipe.rounded_lr)
-    message = Message(networks.index(recipe.network), PROJECTIONS.index(recipe.projection), recipe.seed,
-                      rounded.c.detach().half().cpu(), rounded.symbols().cpu())
-    return seal(encode(message), subspace.shapes)
+    subspace = begun(recipe, (), V, networks).to(text.rows.device)
+
+    def taught(model: nn.Module, steps: int, lr: float) -> None:
+        fit(model, text, recipe, steps=steps, lr=lr)
+
+    taught(subspace, recipe.steps, recipe.lr)
+    return written(subspace, recipe, networks, taught)
 
 
 def fit(model: nn.Module, text: Text, recipe: Recipe, *, steps: int, lr: float) -> TrainLog:
