@@ -12,6 +12,7 @@ from minilab.core.style import INK, PALETTE, figure
 from minilab.pacbayes.phenomena.polynomials import TARGETS, Curves
 
 MODELS = ("degree 3", "degree 150", "150, priced")
+TARGETS_EACH = 10  # of a digit: the process sees one for each class, and its evidence is for one of them
 THIN = {"linewidth": 1, "color": INK}
 
 
@@ -60,9 +61,10 @@ def noisy_labels(record: Record) -> Figure:
         share = [100 * s for s in found["shares"]]
         axes[0].plot(share, [100 * e for e in found["test_error"]], f"{mark}-", color=color, label=f"{name}, test")
         axes[0].plot(share, [100 * e for e in found["train_error"]], f"{mark}:", color=color, label=f"{name}, training")
-        axes[1].plot(share, _from_first(found["evidence"]), f"{mark}-", color=color)
+        targets = 1 if name == "network" else TARGETS_EACH
+        axes[1].plot(share, targets * _from_first(found["evidence"]), f"{mark}-", color=color)
     axes[0].set(xlabel="labels altered (percent)", ylabel="error (percent)")
-    axes[1].set(xlabel="labels altered (percent)", ylabel="evidence, less that\nof true labels (nats)")
+    axes[1].set(xlabel="labels altered (percent)", ylabel="evidence a picture, less\nthat of true labels (nats)")
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
 
