@@ -54,7 +54,7 @@ FIXED = {
     "gpu-hopper": FixedPreset("gpu-hopper", falling(LONG, "Hopper-v5"), tiers=("mixed",), horizons=(16,),
                               workers=3, device="cuda"),
     "gpu-walker": FixedPreset("gpu-walker", falling(LONG, "Walker2d-v5"), tiers=("mixed",), horizons=(16,),
-                              workers=3, device="cuda"),
+                              oracle_episodes=2, workers=3, device="cuda"),
 }
 
 

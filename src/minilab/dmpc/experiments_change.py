@@ -187,7 +187,7 @@ DEFECT = {
         Play(updates=2000), device="cpu"),
     "gpu-walker": DefectPreset("gpu-walker", falling(
         Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=128), "Walker2d-v5"),
-        Play(rounds=2, updates=2000), workers=5, device="cuda"),
+        Play(rounds=2, updates=2000), workers=9, device="cuda"),
 }
 
 
