@@ -1,0 +1,199 @@
+"""Two figures that the reader sets in motion: a calculator of bounds, and a polynomial with a price on each order.
+
+Each is one self-contained piece of HTML as in the chapters before: no kernel, no library, nothing fetched, no ids.
+Without scripts a table stays, in print also what the reader had made of it. Notable:
+
+- The page computes: the bounds by the bisection of `inverses.py`, the polynomial by the n equations of its dual. Only
+  what is fixed comes from here: numbers to begin with, what is wrong with bad input, targets and draws of noise.
+- The draws of noise are those of `phenomena/polynomials.py`, so that the polynomial begins with the chapter's.
+- The calculator takes bits as they are. A file that does not say itself where it ends costs some more
+  (`prefix_free_bits`), and so does each setting that was chosen on the same examples (`uniform_nats`).
+
+Shapes: n numbers, of points or of places to look at.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minilab.core.display import display_html
+from minilab.core.widget import Static, choices, slider, table
+from minilab.pacbayes.arguments import RULES
+from minilab.pacbayes.bounds import Certificate, maurer, nats_of, occam_hoeffding, occam_kl
+from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, dual, order_penalty
+
+static = Static("minilab.pacbayes")
+
+CALCULATOR_CAPTION = (
+    "It begins with the chapter's file for Fashion-MNIST. Type the size of a model of yours: without compression its "
+    "bits usually outnumber the examples, and nothing is certified. At a training error of 0 kl gains most over "
+    "Hoeffding. A file that does not say where it ends costs some 2 log₂(bits) more, and a setting that was chosen on "
+    "the same examples log₂ of how many were tried."
+)
+UNITS = {"bits": 1, "bytes": 8, "KiB": 8 * 1024, "MiB": 8 * 1024**2}
+DELTAS = (0.01, 0.05, 0.1)
+FORMULAS = {  # key: name, formula
+    "hoeffding": ("Occam, Hoeffding", occam_hoeffding),
+    "kl": ("Occam, kl", occam_kl),
+    "maurer": ("as a posterior (Maurer)", maurer),
+}
+ADVICE = {name: advice for names, (_, advice) in RULES.items() for name in names}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the calculator begins with: the chapter's file for Fashion-MNIST, and 8 bits for the decoders compared."""
+
+    n: int = 60_000
+    risk: float = 0.171
+    bits: float = 1_672
+    guess: float = 0.9
+    delta: float = 0.05  # one of DELTAS
+
+
+def calculator_html(given: Given | None = None, *, caption: str = CALCULATOR_CAPTION) -> str:
+    """Fields and sliders for what a bound needs, three certificates, and the inverse of kl drawn.
+
+    Raises ValueError for a beginning that the bounds refuse, and for a delta that no button has.
+    """
+    given = given or Given()
+    if given.delta not in DELTAS:
+        raise ValueError(f"delta = {given.delta} has no button; choose one of {', '.join(map(str, DELTAS))}")
+    title, head, rows = _calculator_still(given)
+    data = {"advice": {"n": ADVICE["n"], "risk": ADVICE["risk"], "size": ADVICE["nats"],
+                       "guess": "the risk of guessing lies in (0, 1], and is 0.9 for ten classes of equal size"}}
+    knobs = (_knob("n", "examples n", given.n, 2, 7, 0.01, log=True)
+             + _knob("risk", "training error", given.risk, 0, 0.9, 0.001)
+             + _knob("size", "size of the file", given.bits, 0, 6, 0.01, log=True)
+             + _knob("guess", "error of guessing", given.guess, 0.05, 1, 0.01))
+    live = "".join(f'<tr><th scope="row">{name}</th><td data-bound="{key}"></td><td data-verdict="{key}"></td></tr>'
+                   for key, (name, _) in FORMULAS.items())
+    return static.fill(
+        "calculator.html", style=static.style("calculator.css"), knobs=knobs, rows=live,
+        units=choices("unit", {str(size): unit for unit, size in UNITS.items()}, "1"),
+        deltas=choices("delta", {str(d): str(d) for d in DELTAS}, str(given.delta)),
+        table=table(head, rows, title=title), caption=escape(caption), data=_embedded(data),
+        script="".join(map(static.read, ("plot.js", "bounds.js", "calculator.js"))))
+
+
+def show_calculator(given: Given | None = None, **options: Any) -> None:
+    """Display the calculator, with the options of `calculator_html`; in plain text, its table."""
+    html = calculator_html(given, **options)
+    display_html(html, _plain_text("a calculator of bounds", *_calculator_still(given or Given())))
+
+
+def _calculator_still(given: Given) -> tuple[str, list[str], list[list[str]]]:
+    """Certificates of files of several sizes."""
+    rows = []
+    for bits in (given.bits, 10 * given.bits, 100 * given.bits):
+        found = (Certificate(formula(given.risk, given.n, nats_of(bits), given.delta), given.guess)
+                 for _, formula in FORMULAS.values())
+        rows.append([f"{bits:,.0f} bits", *map(str, found)])
+    title = (f"What files of several sizes certify with a training error of {given.risk:.1%} on {given.n:,} "
+             f"examples, with confidence {1 - given.delta:.0%}")
+    return title, ["", *(name for name, _ in FORMULAS.values())], rows
+
+
+def _knob(name: str, what: str, start: float, low: float, high: float, step: float, *, log: bool = False) -> str:
+    """A number field and a slider that moves it; with `log` the slider's numbers are powers of ten."""
+    return (f'<div><label>{what} <input type="number" name="{name}" value="{start:.12g}" step="any" autocomplete="off">'
+            f'</label><input type="range" data-of="{name}" {"data-log" if log else ""} aria-label="{what}" '
+            f'min="{low}" max="{high}" step="{step}" autocomplete="off"></div>')
+
+
+POLYNOMIAL_CAPTION = (
+    "All orders are there, and growth says how much dearer each is than the one before. At 1.00 none is preferred: the "
+    "fit meets the points in spikes and is about 0 between them. At 1.10 it is smooth where the points are. Lower the "
+    "degree to 19, where there is one weight for each of the 20 points, and the fit leaps between them: the peak of "
+    "double descent. With more noise raise growth and scale: the fit leaves the points and comes nearer to the truth."
+)
+SPACES = ((3, 1.1), (19, 1.1), (150, 1.0), (150, 1.1))  # degree and growth, in the table
+
+
+def polynomial_html(config: PolynomialConfig | None = None, *, target: str = "simple",
+                    caption: str = POLYNOMIAL_CAPTION) -> str:
+    """A polynomial through points, its weights, and sliders for what it costs.
+
+    Raises ValueError for a target that there is none of, and for a beginning beyond the sliders.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"no target called {target!r}; choose one of {', '.join(TARGETS)}")
+    config = config or PolynomialConfig()
+    data = polynomial_data(config)
+    sliders = (  # start, name, what it is, smallest, largest, step, digits
+        (config.degree, "degree", "degree", 3, 150, 1, 0),
+        (config.growth, "growth", "growth γ", 1, 1.5, 0.01, 2),
+        (math.log10(config.scale) if config.scale > 0 else -math.inf, "scale", "log₁₀ of the scale", -6, 2, 0.5, 1),
+        (data["spread"][target], "noise", "noise σ", 0, 1, 0.05, 2),
+    )
+    for start, _, what, low, high, *_ in sliders:
+        if not low <= start <= high:
+            raise ValueError(f"{what} = {start:g} lies beyond its slider: give {low} to {high}")
+    title, head, rows = _polynomial_still(config)
+    return static.fill(
+        "polynomial.html", style=static.style("polynomial.css"), sliders="".join(slider(*one) for one in sliders),
+        targets=choices("target", {name: name if name != "noise" else "pure noise" for name in TARGETS}, target),
+        table=table(head, rows, title=title), caption=escape(caption), data=_embedded(data),
+        script="".join(map(static.read, ("plot.js", "dual.js", "polynomial.js"))))
+
+
+def show_polynomial(config: PolynomialConfig | None = None, **options: Any) -> None:
+    """Display the polynomial, with the options of `polynomial_html`; in plain text, its table."""
+    html = polynomial_html(config, **options)
+    display_html(html, _plain_text("a polynomial with a price on each order",
+                                   *_polynomial_still(config or PolynomialConfig())))
+
+
+def polynomial_data(config: PolynomialConfig) -> dict:
+    """Points, places to look at, and by target its values, its draws of N(0, 1) and the noise it begins with."""
+    x, grid = (torch.linspace(-1, 1, count, dtype=torch.double) for count in (config.points, config.grid))
+    generator = torch.Generator().manual_seed(config.seed)
+    draws = torch.randn(config.points, len(TARGETS), generator=generator, dtype=torch.double)
+    return {"x": _six(x), "grid": _six(grid), "draws": dict(zip(TARGETS, map(_six, draws.T), strict=True)),
+            "values": {name: _six(f(x)) for name, f in TARGETS.items()},
+            "truth": {name: _six(f(grid)) for name, f in TARGETS.items()},
+            "spread": {name: 1.0 if name == "noise" else config.noise for name in TARGETS}}
+
+
+def _polynomial_still(config: PolynomialConfig) -> tuple[str, list[str], list[list[str]]]:
+    """How far some fits are from the points and from the truth."""
+    data, rows = polynomial_data(config), []
+    x, grid = _double(data["x"]), _double(data["grid"])
+    for degree, growth in SPACES:
+        penalty, cells = order_penalty(degree, config.scale, growth), []
+        for name in TARGETS:
+            y = _double(data["values"][name]) + data["spread"][name] * _double(data["draws"][name])
+            away = [dual(x, y[:, None], at, penalty)[:, 0] - meant
+                    for at, meant in ((x, y), (grid, _double(data["truth"][name])))]
+            cells.append(" / ".join(f"{differences.square().mean().sqrt():.2g}" for differences in away))
+        rows.append([f"degree {degree}, growth {growth}", *cells])
+    title = (f"How far fits to {config.points} points are from the points / from the truth, as root mean squares, at a "
+             f"scale of {config.scale:g}")
+    return title, ["", *TARGETS], rows
+
+
+def _six(values: Float[Tensor, "n"]) -> list[float]:
+    """Six decimals: what Python and the page both compute with."""
+    return [round(v, 6) + 0.0 for v in values.tolist()]
+
+
+def _double(values: list[float]) -> Float[Tensor, "n"]:
+    return torch.tensor(values, dtype=torch.double)
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """Data as JSON that may stand inside a page."""
+    return json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+
+
+def _plain_text(what: str, title: str, head: list[str], rows: list[list[str]]) -> str:
+    """A figure's table for front ends without HTML."""
+    lines = [f"  {row}: " + ", ".join(map(" ".join, zip(head[1:], cells, strict=True))) for row, *cells in rows]
+    return "\n".join([f"Interactive figure: {what}. {title}", *lines])
