@@ -113,7 +113,10 @@ def compiled_training(device: str, backend: str) -> dict[str, float]:
 
 
 def compiled_plans(device: str) -> dict[str, float]:
-    """How a GPU's three ways to decide differ, in standard deviations of the first one's plan."""
+    """How far a graph's plan is from that of single kernels, and what 16 bits imagine of the same plans from 32.
+
+    In 16 bits near ties fall the other way, after which a search goes elsewhere: its plans are not compared.
+    """
     from minilab.core.replay import replayed
 
     found = {}
@@ -121,12 +124,16 @@ def compiled_plans(device: str) -> dict[str, float]:
     images = torch.randint(256, (1, 2, 3, 16, 16), dtype=torch.uint8, device=device)
     for name, model in models().items():
         model, plans = model.to(device), {}
-        for way, it in (("eager", model), ("graph", model), ("swift", Swift(model))):
+        for way in ("eager", "graph"):
             generator = torch.Generator(device).manual_seed(0)
-            decide = lambda x, it=it, g=generator: decision(it, config, g, x)  # noqa: E731
+            decide = lambda x, it=model, g=generator: decision(it, config, g, x)  # noqa: E731
             plans[way] = (decide if way == "eager" else replayed(decide, device, (generator,)))(images).clone()
-        for way in ("graph", "swift"):
-            found[f"{name}, {way}"] = float((plans[way] - plans["eager"]).abs().max() / plans["eager"].std())
+        found[f"{name}, graph"] = float((plans["graph"] - plans["eager"]).abs().max() / plans["eager"].std())
+        with torch.no_grad():
+            z = model.encode(images)[:, :1].expand(64, -1, -1)
+            actions = torch.randn(64, config.horizon, model.config.actions, device=device)
+            whole, swift = model.imagine(z, actions), Swift(model).imagine(z, actions)
+        found[f"{name}, swift"] = float((swift - whole).square().mean().sqrt() / whole.std())
     return found
 
 
@@ -149,7 +156,7 @@ def test_compiling_blocks_or_the_whole_changes_no_gradient_and_takes_one_graph_a
 def test_a_gpu_decides_alike_in_every_way():
     found = run_alone("cuda")
     assert found["LeWM, graph"] < 1e-3 and found["tokens, graph"] < 1e-3
-    assert found["LeWM, swift"] < 1 and found["tokens, swift"] < 1  # near ties fall the other way in 16 bits
+    assert found["LeWM, swift"] < 0.1 and found["tokens, swift"] < 0.1
     assert found["gradients"] < 1e-3
 
 
