@@ -100,7 +100,7 @@ class GaussianClassifier(nn.Module):
     @torch.no_grad()
     def settle(self) -> float:
         """Move a learned sigma0 to the next smaller one of the list, and return what its place on it costs, in nats."""
-        j = max(1, math.ceil(PER_E * (math.log(WIDEST) - 2 * float(self.log_sigma0))))
+        j = max(1, math.ceil(PER_E * (math.log(WIDEST) - 2 * float(self.log_sigma0.detach()))))
         self.log_sigma0.fill_((math.log(WIDEST) - j / PER_E) / 2)
         return ranked_nats(j)
 
