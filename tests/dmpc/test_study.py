@@ -10,12 +10,13 @@ import torch
 from dmpc.linear_system import linear_episodes
 from scipy.stats import norm
 
-from minilab.dmpc import study
+from minilab.core.train import TrainLog
+from minilab.dmpc import experiments_speed, study
 from minilab.dmpc.data import Episodes
 from minilab.dmpc.envs import HALF_CHEETAH, HOPPER, WALKER
 from minilab.dmpc.experiments_change import Wish, _recovered, achieved, granted, wishes
 from minilab.dmpc.experiments_model import crossing, under
-from minilab.dmpc.experiments_speed import plan_flops, sizes
+from minilab.dmpc.experiments_speed import plan_flops, sizes, training_rates
 from minilab.dmpc.learn import papers, small
 from minilab.dmpc.rewards import track_speed
 from minilab.dmpc.rollout import Run
@@ -105,6 +106,13 @@ def test_recovery_is_the_share_of_what_the_true_dynamics_would_win():
     rows = {"D-MPC before": [[10.0, 20.0]], "dynamics adapted": [[20.0, 30.0]], "the true dynamics": [[30.0, 40.0]]}
     assert _recovered(rows) == 0.5
     assert _recovered({**rows, "the true dynamics": [[5.0, 5.0]]}) is None
+
+
+def test_windows_a_second_are_those_of_updates_alone(monkeypatch):
+    """7 s of set-up, then 0.5 s an update of 256 windows."""
+    monkeypatch.setattr(experiments_speed, "fit", lambda *given, steps, **options: TrainLog(wall_s=7 + 0.5 * steps))
+    found = training_rates(small(width=16, layers=1), HOPPER, torch.device("cpu"), updates=3)
+    assert found == {"proposal": 512.0, "dynamics": 512.0}
 
 
 def test_a_plans_operations_are_two_for_each_weight_and_call_and_token():

@@ -14,10 +14,10 @@ BOUNDS = {"hoeffding": occam_hoeffding, "kl": occam_kl, "maurer": maurer}
 
 def test_calculator_without_scripts_is_a_table_of_certificates():
     found = cells(calculator_html())
-    for bits in (1_672, 16_720, 167_200):
-        values = [bound(0.171, 60_000, bits * np.log(2), 0.05) for bound in BOUNDS.values()]
+    for bits in (2_000, 20_000, 200_000):
+        values = [bound(0.2, 60_000, bits * np.log(2), 0.05) for bound in BOUNDS.values()]
         assert found[f"{bits:,} bits"] == [f"{v:.1%}" + " (vacuous: guessing has 90.0%)" * (v >= 0.9) for v in values]
-    assert "vacuous" in found["167,200 bits"][0] and found["1,672 bits"][1] == "25.3%"
+    assert "vacuous" in found["200,000 bits"][0] and found["2,000 bits"][1] == "25.3%"
 
 
 def test_figure_is_whole_and_small():
@@ -40,7 +40,7 @@ def test_show_prints_the_table_where_there_is_no_notebook(capsys):
     show_calculator(Given(n=1_000_000))
     out = capsys.readouterr().out
     assert "1,000,000 examples" in out
-    assert f"1,672 bits: Occam, Hoeffding {occam_hoeffding(0.171, 1_000_000, nats_of(1_672), 0.05):.1%}" in out
+    assert f"2,000 bits: Occam, Hoeffding {occam_hoeffding(0.2, 1_000_000, nats_of(2_000), 0.05):.1%}" in out
 
 
 # In a browser.
@@ -69,7 +69,7 @@ def pieces(page, kind: str) -> int:
 
 @pytest.mark.slow
 def test_script_computes_the_bounds_of_python(page):
-    cases = list(itertools.product((0.0, 1e-4, 0.171, 0.5, 1.0), (1, 100, 60_000, 10_000_000),
+    cases = list(itertools.product((0.0, 1e-4, 0.2, 0.5, 1.0), (1, 100, 60_000, 10_000_000),
                                    (0.0, 1.0, 1_159.0, 1e6), (0.01, 0.1)))
     found = page.evaluate(
         "([source, cases]) => new Function('cases', source + `;return cases.map(a => "
@@ -100,14 +100,14 @@ def test_a_slider_moves_its_field_and_a_field_its_slider(page):
     put(page, n=1_000)
     assert float(slider.input_value()) == pytest.approx(3)
     page.get_by_role("slider", name="training error").press("Home")
-    expected = {key: bound(0.0, 1_000, nats_of(1_672), 0.05) for key, bound in BOUNDS.items()}
+    expected = {key: bound(0.0, 1_000, nats_of(2_000), 0.05) for key, bound in BOUNDS.items()}
     assert certified(page) == pytest.approx(expected, abs=5.1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, value", [("n", 0), ("risk", 1.5), ("risk", -0.1)])
 def test_bad_input_gets_the_words_of_python(page, name, value):
-    good = {"risk": 0.171, "n": 60_000, "nats": nats_of(1_672), "delta": 0.05}
+    good = {"risk": 0.2, "n": 60_000, "nats": nats_of(2_000), "delta": 0.05}
     with pytest.raises(ValueError) as error:
         occam_kl(**{**good, name: value})
     put(page, **{name: value})

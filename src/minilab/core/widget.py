@@ -6,11 +6,13 @@ each method.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from minilab.core.style import PALETTE
 
@@ -32,6 +34,20 @@ class Static:
     def fill(self, name: str, **parts: str) -> str:
         """A template with its parts put in."""
         return Template(self.read(name)).substitute(parts)
+
+
+def ending(title: str, head: list[str], rows: list[list[str]], *, caption: str, data: Mapping[str, Any], script: str
+           ) -> str:
+    """How a figure that a script sets in motion ends: its table, its caption, what the script reads, the script."""
+    embedded = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+    return Static("minilab.core").fill("ending.html", table=table(head, rows, title=title), caption=escape(caption),
+                                       data=embedded, script=script).rstrip("\n")
+
+
+def plain_text(what: str, title: str, head: list[str], rows: list[list[str]]) -> str:
+    """A figure's table for front ends without HTML."""
+    lines = [f"  {row}: " + ", ".join(map(" ".join, zip(head[1:], cells, strict=True))) for row, *cells in rows]
+    return "\n".join([f"Interactive figure: {what}. {title}", *lines])
 
 
 def slider(start: float, name: str, what: str, low: float, high: float, step: float, digits: int) -> str:

@@ -10,9 +10,7 @@ scripts a table stays, in print the table and the curves as the reader left them
 Shapes: B starts, N candidates, F1 states of a plan with the present one, S numbers in a state.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.widget import Static, choices, slider, table
+from minilab.core.widget import Static, choices, ending, plain_text, slider
 from minilab.dmpc.agent import Planner
 from minilab.dmpc.rewards import quantities
 from minilab.planning.rank import Objective, checked
@@ -67,14 +65,12 @@ def fan_html(data: Fan | Record, *, objective: str | None = None, start: str | N
     data = data.results if isinstance(data, Record) else data
     objective, start = _checked(data, objective, start, n)
     names, N = [s["name"] for s in data["starts"]], len(data["starts"][0]["speed"])
-    payload = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-    title, head, rows = _still(data, names.index(start))
     html = _static.fill(
-        "fan.html", style=_static.style("fan.css"), data=payload, table=table(head, rows, title=title),
+        "fan.html", style=_static.style("fan.css"), plots=_plots(),
         objectives=choices("objective", {name: name for name in data["objectives"]}, objective),
         starts=choices("start", {name: name for name in names}, start),
-        slider=slider(n, "n", "candidates N", 1, N, 1, 0), plots=_plots(), caption=escape(caption),
-        script=_static.read("fan.js"))
+        slider=slider(n, "n", "candidates N", 1, N, 1, 0),
+        ending=ending(*_still(data, names.index(start)), caption=caption, data=data, script=_static.read("fan.js")))
     if len(html.encode()) > MOST_BYTES:
         raise ValueError(f"the figure takes {len(html) / 1e3:.0f} kB, above {MOST_BYTES / 1e3:.0f} kB: give fewer "
                          "starts or candidates")
@@ -85,9 +81,8 @@ def show_fan(data: Fan | Record, **options: Any) -> None:
     """Display the candidates, with the options of `fan_html`; in plain text, the table of the start shown."""
     html, plain = fan_html(data, **options), data.results if isinstance(data, Record) else data
     name = options.get("start") or plain["starts"][0]["name"]
-    title, head, rows = _still(plain, [s["name"] for s in plain["starts"]].index(name))
-    lines = [f"  {row}: " + ", ".join(map(" ".join, zip(head[1:], cells, strict=True))) for row, *cells in rows]
-    display_html(html, "\n".join([f"Interactive figure: candidate plans. {title}", *lines]))
+    still = _still(plain, [s["name"] for s in plain["starts"]].index(name))
+    display_html(html, plain_text("candidate plans", *still))
 
 
 def live_fan(compute: Callable[[int], Fan], **options: Any) -> Any:

@@ -19,7 +19,6 @@ T frames, D latent width.
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.widget import Static, choices, slider, table
+from minilab.core.widget import Static, choices, ending, plain_text, slider
 from minilab.lewm.data import Clip, Clips
 from minilab.lewm.decoder import imagined_strip
 from minilab.lewm.model import LeWM
@@ -93,12 +92,11 @@ def cloud_html(points: Mapping[str, Points] | None = None, *, shape: str = "X", 
     if shape not in points:
         raise ValueError(f"no shape called {shape!r}; choose one of {', '.join(points)}")
     data = {"shapes": points, "start": shape, "knots": KNOTS, "t_max": T_MAX, "directions": DIRECTIONS, "rate": RATE}
-    title, head, rows = _cloud_still(points)
     return static.fill(
         "cloud.html", style=static.style("cloud.css"), shapes=choices("shape", {name: name for name in points}, shape),
         sliders="".join(slider(*one) for one in SLIDERS),
-        table=table(head, rows, title=title), caption=escape(caption), data=embedded(data),
-        script="".join(map(static.read, ("plot.js", "sigreg.js", "cloud.js"))))
+        ending=ending(*_cloud_still(points), caption=caption, data=data,
+                      script="".join(map(static.read, ("plot.js", "sigreg.js", "cloud.js")))))
 
 
 def show_cloud(points: Mapping[str, Points] | None = None, **options: Any) -> None:
@@ -183,15 +181,15 @@ def rollout_html(data: Rollout | Record, *, episode: str = "median", caption: st
         raise ValueError(f"no episode called {episode!r}; choose one of {', '.join(names)}")
     h, L = data["history"], len(data["mean"])
     strips = "".join(_strip(e, data) for e in data["episodes"])
-    title, head, rows = _rollout_still(data)
     bare = [{k: v for k, v in e.items() if k != "frames"} for e in data["episodes"]]
     html = static.fill(
-        "rollout.html", style=static.style("rollout.css"), strips=strips, table=table(head, rows, title=title),
+        "rollout.html", style=static.style("rollout.css"), strips=strips,
         episodes=choices("episode", {name: f"{name} of {data['compared']}" for name in names}, episode),
-        slider=slider(h, "t", "frame", 0, h + L - 1, 1, 0), data=embedded({**data, "rows": ROWS, "episodes": bare}),
+        slider=slider(h, "t", "frame", 0, h + L - 1, 1, 0),
         views="".join(f'<div><p class="ml-small">{row}</p><canvas width="{data["size"]}" height="{data["size"]}" '
                       f'role="img" aria-label="{row}"></canvas></div>' for row in ROWS),
-        caption=escape(caption), script=static.read("plot.js") + static.read("rollout.js"))
+        ending=ending(*_rollout_still(data), caption=caption, data={**data, "rows": ROWS, "episodes": bare},
+                      script=static.read("plot.js") + static.read("rollout.js")))
     return small_enough(html, "give shorter clips or smaller frames")
 
 
@@ -236,23 +234,12 @@ def webp(frames: UInt8[Tensor, "row T 3 H W"]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def embedded(data: Mapping[str, Any]) -> str:
-    """Data as JSON that may stand inside a page."""
-    return json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-
-
 def small_enough(html: str, remedy: str) -> str:
     """A figure as it is. Raises ValueError with the remedy for one too large for a page."""
     if len(html.encode()) > MOST_BYTES:
         raise ValueError(f"the figure takes {len(html.encode()) / 1e3:.0f} kB, above {MOST_BYTES / 1e3:.0f} kB: "
                          f"{remedy}")
     return html
-
-
-def plain_text(what: str, title: str, head: list[str], rows: list[list[str]]) -> str:
-    """A figure's table for front ends without HTML."""
-    lines = [f"  {row}: " + ", ".join(map(" ".join, zip(head[1:], cells, strict=True))) for row, *cells in rows]
-    return "\n".join([f"Interactive figure: {what}. {title}", *lines])
 
 
 def digits(value: float) -> float:

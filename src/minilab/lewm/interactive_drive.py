@@ -23,10 +23,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from minilab.core.display import display_html
-from minilab.core.widget import table
+from minilab.core.widget import ending, plain_text
 from minilab.lewm.data import Scale
 from minilab.lewm.export import exported, quantized
-from minilab.lewm.interactive import digits, embedded, plain_text, small_enough, static, webp
+from minilab.lewm.interactive import digits, small_enough, static, webp
 from minilab.lewm.model import LeWM
 from minilab.lewm.surprise import BLUE, surprise, unroll
 from minilab.lewm.worlds import rooms
@@ -103,8 +103,8 @@ def measured(model: LeWM, scale: Scale, generator: torch.Generator, *, films: in
                "recolor": WORLD.render(states[:, -1], size, color=torch.tensor([BLUE]).expand(films, 3))}
     blocks = scale.blocks(torch.cat((acts, acts[:, -1:]), dim=1))  # the last one leaves the film
     told = {"none": surprise(model, frames, blocks).flatten()}
-    for event, ending in endings.items():
-        broken = torch.cat((frames[:, :-1], ending[:, None]), dim=1)
+    for event, last in endings.items():
+        broken = torch.cat((frames[:, :-1], last[:, None]), dim=1)
         told[event] = surprise(model, broken, blocks)[:, -1]
     return told
 
@@ -144,7 +144,6 @@ def drive_html(data: Drive, *, caption: str = CAPTION) -> str:
 
     Raises ValueError for a model too large for a page.
     """
-    title, head, rows = _still(data)
     names = ["start", *data["opening"]]
     alt = f"{len(names)} frames of the opening: {', '.join(names)}."
     told = ", ".join(f"{name} {s:.2g}" for name, s in zip(data["opening"], data["trace"], strict=True))
@@ -152,10 +151,10 @@ def drive_html(data: Drive, *, caption: str = CAPTION) -> str:
     pad = "".join(f'<button type="button" data-move="{name}" class="ml-{name}">{text}</button>' for name, text in
                   (("up", "↑ up"), ("left", "← left"), ("stay", "stay"), ("right", "right →"), ("down", "down ↓")))
     html = static.fill(
-        "drive.html", style=static.style("drive.css"), pad=pad, data=embedded(kept), caption=escape(caption),
-        table=table(head, rows, title=title), size=str(data["size"]), alt=escape(alt), frames=data["frames"],
-        opening=f"The opening: {told}.",
-        script="".join(map(static.read, ("plot.js", "rooms.js", "model.js", "drive.js"))))
+        "drive.html", style=static.style("drive.css"), pad=pad, size=str(data["size"]), alt=escape(alt),
+        frames=data["frames"], opening=f"The opening: {told}.",
+        ending=ending(*_still(data), caption=caption, data=kept,
+                      script="".join(map(static.read, ("plot.js", "rooms.js", "model.js", "drive.js")))))
     return small_enough(html, "train a smaller model, such as cpu(head_hidden=64, hidden=128)")
 
 

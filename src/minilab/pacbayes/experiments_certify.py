@@ -12,14 +12,14 @@ from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.pacbayes import bounds, gaussian
 from minilab.pacbayes.compress import TRIED, Recipe, certificate, error_rate, learn, rebuild
-from minilab.pacbayes.data import Dataset, digits, fashion_mnist, mnist5k
+from minilab.pacbayes.data import Dataset, cifar10, digits, fashion_mnist, mnist5k
 from minilab.pacbayes.gaussian import GaussianClassifier, GaussianRecipe
 from minilab.pacbayes.message import SEAL
 from minilab.pacbayes.mnist1d import mnist1d
 from minilab.pacbayes.networks import Build, mlp
 
 SETS: dict[str, Callable[[], Dataset]] = {
-    "digits": digits, "mnist5k": mnist5k, "fashion_mnist": fashion_mnist,
+    "digits": digits, "mnist5k": mnist5k, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
     "mnist1d": lambda: mnist1d(4000, torch.Generator().manual_seed(0)),
 }
 QUICK = Recipe(d=100, steps=60, rounded_steps=60)  # for tests and live cells: it has learned little
@@ -217,7 +217,7 @@ def coverage(preset: CoveragePreset) -> Record:
     bounded with the price of the list, without it, and by its errors alone.
     """
     started, generator = time.perf_counter(), torch.Generator().manual_seed(preset.seed)
-    outputs, y = _listed(preset, generator)
+    outputs, y = _listed(preset, generator, pick_device(preset.device))
     wrong = outputs != y[:, None]  # examples, networks
     truth = wrong.double().mean(dim=0)
     n, delta = preset.n, preset.delta
@@ -244,13 +244,14 @@ def coverage(preset: CoveragePreset) -> Record:
         "risks": {"least": float(truth.min()), "greatest": float(truth.max())}})
 
 
-def _listed(preset: CoveragePreset, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _listed(preset: CoveragePreset, generator: torch.Generator, device: torch.device
+            ) -> tuple[torch.Tensor, torch.Tensor]:
     """What each network of the list says to many examples, and what is right."""
-    data, said = mnist1d(preset.networks * preset.own, generator, test=preset.law), []
+    data, said = mnist1d(preset.networks * preset.own, generator, test=preset.law).to(device), []
     for i, (x, y) in enumerate(zip(data.train_x.split(preset.own), data.train_y.split(preset.own), strict=True)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(preset.seed + i)
-            network = preset.network(data.shape, len(data.classes))
+            network = preset.network(data.shape, len(data.classes)).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(150):
             optimizer.zero_grad()

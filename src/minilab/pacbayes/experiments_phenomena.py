@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minilab.core.device import with_threads
+from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.pacbayes.data import digits
@@ -61,7 +61,7 @@ PHENOMENA = {
 @with_threads
 def phenomena(preset: PhenomenaPreset) -> Record:
     """Polynomials, a Gaussian process, double descent, flat minima and the others, on the digits or on no data."""
-    started, task = time.perf_counter(), rows(digits())
+    started, task = time.perf_counter(), rows(digits().to(pick_device(preset.device)))
     experiments: dict[str, Callable[[], dict]] = {
         "polynomials": lambda: numbers(polynomials(preset.polynomials)),
         "selection": lambda: {"sizes": preset.selection.sizes, **numbers(selection(preset.selection))},

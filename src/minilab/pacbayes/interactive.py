@@ -12,11 +12,8 @@ Without scripts a table stays, in print also what the reader had made of it. Not
 Shapes: n numbers, of points or of places to look at.
 """
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -24,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.core.display import display_html
-from minilab.core.widget import Static, choices, slider, table
+from minilab.core.widget import Static, choices, ending, plain_text, slider
 from minilab.pacbayes.arguments import RULES
 from minilab.pacbayes.bounds import Certificate, maurer, nats_of, occam_hoeffding, occam_kl
 from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, dual, order_penalty
@@ -32,10 +29,9 @@ from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, du
 static = Static("minilab.pacbayes")
 
 CALCULATOR_CAPTION = (
-    "It begins with the chapter's file for Fashion-MNIST. Type the size of a model of yours: without compression its "
-    "bits usually outnumber the examples, and nothing is certified. At a training error of 0 kl gains most over "
-    "Hoeffding. A file that does not say where it ends costs some 2 log₂(bits) more, and a setting that was chosen on "
-    "the same examples log₂ of how many were tried."
+    "Type the size of a model of yours: without compression its bits usually outnumber the examples, and nothing is "
+    "certified. At a training error of 0 kl gains most over Hoeffding. A file that does not say where it ends costs "
+    "some 2 log₂(bits) more, and a setting that was chosen on the same examples log₂ of how many were tried."
 )
 UNITS = {"bits": 1, "bytes": 8, "KiB": 8 * 1024, "MiB": 8 * 1024**2}
 DELTAS = (0.01, 0.05, 0.1)
@@ -49,11 +45,11 @@ ADVICE = {name: advice for names, (_, advice) in RULES.items() for name in names
 
 @dataclass(frozen=True)
 class Given:
-    """What the calculator begins with: the chapter's file for Fashion-MNIST, and 8 bits for the decoders compared."""
+    """What the calculator begins with."""
 
     n: int = 60_000
-    risk: float = 0.171
-    bits: float = 1_672
+    risk: float = 0.2
+    bits: float = 2_000
     guess: float = 0.9
     delta: float = 0.05  # one of DELTAS
 
@@ -66,7 +62,6 @@ def calculator_html(given: Given | None = None, *, caption: str = CALCULATOR_CAP
     given = given or Given()
     if given.delta not in DELTAS:
         raise ValueError(f"delta = {given.delta} has no button; choose one of {', '.join(map(str, DELTAS))}")
-    title, head, rows = _calculator_still(given)
     data = {"advice": {"n": ADVICE["n"], "risk": ADVICE["risk"], "size": ADVICE["nats"],
                        "guess": "the risk of guessing lies in (0, 1], and is 0.9 for ten classes of equal size"}}
     knobs = (_knob("n", "examples n", given.n, 2, 7, 0.01, log=True)
@@ -79,14 +74,14 @@ def calculator_html(given: Given | None = None, *, caption: str = CALCULATOR_CAP
         "calculator.html", style=static.style("calculator.css"), knobs=knobs, rows=live,
         units=choices("unit", {str(size): unit for unit, size in UNITS.items()}, "1"),
         deltas=choices("delta", {str(d): str(d) for d in DELTAS}, str(given.delta)),
-        table=table(head, rows, title=title), caption=escape(caption), data=_embedded(data),
-        script="".join(map(static.read, ("plot.js", "bounds.js", "calculator.js"))))
+        ending=ending(*_calculator_still(given), caption=caption, data=data,
+                      script="".join(map(static.read, ("plot.js", "bounds.js", "calculator.js")))))
 
 
 def show_calculator(given: Given | None = None, **options: Any) -> None:
     """Display the calculator, with the options of `calculator_html`; in plain text, its table."""
     html = calculator_html(given, **options)
-    display_html(html, _plain_text("a calculator of bounds", *_calculator_still(given or Given())))
+    display_html(html, plain_text("a calculator of bounds", *_calculator_still(given or Given())))
 
 
 def _calculator_still(given: Given) -> tuple[str, list[str], list[list[str]]]:
@@ -136,18 +131,17 @@ def polynomial_html(config: PolynomialConfig | None = None, *, target: str = "si
     for start, _, what, low, high, *_ in sliders:
         if not low <= start <= high:
             raise ValueError(f"{what} = {start:g} lies beyond its slider: give {low} to {high}")
-    title, head, rows = _polynomial_still(config)
     return static.fill(
         "polynomial.html", style=static.style("polynomial.css"), sliders="".join(slider(*one) for one in sliders),
         targets=choices("target", {name: name if name != "noise" else "pure noise" for name in TARGETS}, target),
-        table=table(head, rows, title=title), caption=escape(caption), data=_embedded(data),
-        script="".join(map(static.read, ("plot.js", "dual.js", "polynomial.js"))))
+        ending=ending(*_polynomial_still(config), caption=caption, data=data,
+                      script="".join(map(static.read, ("plot.js", "dual.js", "polynomial.js")))))
 
 
 def show_polynomial(config: PolynomialConfig | None = None, **options: Any) -> None:
     """Display the polynomial, with the options of `polynomial_html`; in plain text, its table."""
     html = polynomial_html(config, **options)
-    display_html(html, _plain_text("a polynomial with a price on each order",
+    display_html(html, plain_text("a polynomial with a price on each order",
                                    *_polynomial_still(config or PolynomialConfig())))
 
 
@@ -186,14 +180,3 @@ def _six(values: Float[Tensor, "n"]) -> list[float]:
 
 def _double(values: list[float]) -> Float[Tensor, "n"]:
     return torch.tensor(values, dtype=torch.double)
-
-
-def _embedded(data: Mapping[str, Any]) -> str:
-    """Data as JSON that may stand inside a page."""
-    return json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-
-
-def _plain_text(what: str, title: str, head: list[str], rows: list[list[str]]) -> str:
-    """A figure's table for front ends without HTML."""
-    lines = [f"  {row}: " + ", ".join(map(" ".join, zip(head[1:], cells, strict=True))) for row, *cells in rows]
-    return "\n".join([f"Interactive figure: {what}. {title}", *lines])
