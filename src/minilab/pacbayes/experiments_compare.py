@@ -4,10 +4,14 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
+from minilab.core.parallel import parallel_map
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.pacbayes import bounds
@@ -120,6 +124,7 @@ class ChoosePreset:
     L: tuple[int, ...] = (3, 5, 7)
     validated: float = 0.2  # share of the n that the other way keeps from learning
     repeats: int = 3
+    workers: int = 1  # processes, each with repeats of its own
     delta: float = 0.05
     seed: int = 0
     threads: int | None = 1
@@ -131,7 +136,7 @@ CHOOSE = {
     "two-cores": ChoosePreset("two-cores", "mnist5k", replace(SMALL, steps=1000, rounded_steps=1000), n=2000,
                               device="cpu"),
     "gpu": ChoosePreset("gpu", "fashion_mnist", Recipe(), n=10_000, d=(49, 100, 196, 400, 900, 1600), repeats=10,
-                        device="cuda"),
+                        workers=10, device="cuda"),
 }
 
 
@@ -143,26 +148,39 @@ def choose(preset: ChoosePreset) -> Record:
     """
     started, device = time.perf_counter(), pick_device(preset.device)
     data, generator = SETS[preset.data](), torch.Generator().manual_seed(preset.seed)
-    kept, found = round(preset.validated * preset.n), []
-    for repeat in range(preset.repeats):
-        rows = torch.randperm(len(data.train_y), generator=generator)[: preset.n]
-        whole = replace(data, train_x=data.train_x[rows], train_y=data.train_y[rows]).to(device)
-        part = replace(whole, train_x=whole.train_x[kept:], train_y=whole.train_y[kept:])
-        validation = whole.train_x[:kept], whole.train_y[:kept]
-        places = [replace(preset.recipe, d=d, L=L, seed=1 + repeat) for d, L in product(preset.d, preset.L)]
-        by_bound, by_validation = [], []
-        for recipe in progress(places, desc=f"choice {repeat}", unit="recipe"):
-            certain = certificate(learn(whole, recipe).file, whole, delta=preset.delta)
-            by_bound.append((certain.bound.value, certain.test_error, recipe.d, recipe.L))
-            network = rebuild(learn(part, recipe).file, whole.shape, len(whole.classes)).to(device)
-            by_validation.append((error_rate(network, *validation), error_rate(network, whole.test_x, whole.test_y),
-                                  recipe.d, recipe.L))
-        (bound, *chosen), (error, *other) = min(by_bound), min(by_validation)
-        tested = bounds.occam_binomial(round(error * kept), kept, bounds.uniform_nats(len(places)), preset.delta)
-        found.append({"by bound": dict(zip(("test_error", "d", "L"), chosen, strict=True)) | {"certified": bound},
-                      "by validation": dict(zip(("test_error", "d", "L"), other, strict=True)) | {"certified": tested},
-                      "best of all": {"test_error": min(row[1] for row in by_bound)}})
+    rows = [torch.randperm(len(data.train_y), generator=generator)[: preset.n] for _ in range(preset.repeats)]
+    jobs = [_Choice(preset, repeat, rows[repeat], str(device)) for repeat in range(preset.repeats)]
+    found = list(progress(parallel_map(_chosen, jobs, workers=preset.workers), desc="choices", total=len(jobs),
+                          unit="choice"))
     means = {way: {part: sum(row[way][part] for row in found) / len(found) for part in found[0][way]}
              for way in found[0]}
     return Record.new(experiment="pacbayes/choose", preset=preset, started=started, results={
-        "data": data.name, "n": preset.n, "recipes": len(places), "means": means, "choices": found})
+        "data": data.name, "n": preset.n, "recipes": len(preset.d) * len(preset.L), "means": means, "choices": found})
+
+
+class _Choice(NamedTuple):
+    preset: ChoosePreset
+    repeat: int
+    rows: Int64[Tensor, "n"]  # of the training set
+    device: str
+
+
+def _chosen(job: _Choice) -> dict[str, dict[str, float]]:
+    preset, data = job.preset, SETS[job.preset.data]()
+    kept = round(preset.validated * preset.n)
+    whole = replace(data, train_x=data.train_x[job.rows], train_y=data.train_y[job.rows]).to(job.device)
+    part = replace(whole, train_x=whole.train_x[kept:], train_y=whole.train_y[kept:])
+    validation = whole.train_x[:kept], whole.train_y[:kept]
+    places = [replace(preset.recipe, d=d, L=L, seed=1 + job.repeat) for d, L in product(preset.d, preset.L)]
+    by_bound, by_validation = [], []
+    for recipe in progress(places, desc=f"choice {job.repeat}", unit="recipe"):
+        certain = certificate(learn(whole, recipe).file, whole, delta=preset.delta)
+        by_bound.append((certain.bound.value, certain.test_error, recipe.d, recipe.L))
+        network = rebuild(learn(part, recipe).file, whole.shape, len(whole.classes)).to(job.device)
+        by_validation.append((error_rate(network, *validation), error_rate(network, whole.test_x, whole.test_y),
+                              recipe.d, recipe.L))
+    (bound, *chosen), (error, *other) = min(by_bound), min(by_validation)
+    tested = bounds.occam_binomial(round(error * kept), kept, bounds.uniform_nats(len(places)), preset.delta)
+    return {"by bound": dict(zip(("test_error", "d", "L"), chosen, strict=True)) | {"certified": bound},
+            "by validation": dict(zip(("test_error", "d", "L"), other, strict=True)) | {"certified": tested},
+            "best of all": {"test_error": min(row[1] for row in by_bound)}}
