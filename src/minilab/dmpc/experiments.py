@@ -1,5 +1,6 @@
 """The experiments of chapter 2: their names, and the first of them, the fixed reward."""
 
+import os
 import time
 from dataclasses import dataclass, replace
 from itertools import product
@@ -102,7 +103,7 @@ def _systems(trial: _Trial) -> dict[str, tuple[list[float], float]]:
 def _oracle(preset: FixedPreset) -> float:
     """The mean return of model predictive control in the simulator itself."""
     setting = preset.setting
-    simulator = Simulator(setting.body, preset.oracle_episodes)
+    simulator = Simulator(setting.body, preset.oracle_episodes, threads=os.cpu_count() or 1)
     controller = Oracle(simulator, planned(run(setting.body), discount=1.0, falls=setting.body), seed=preset.seed)
     return float(play(controller, setting, simulator=simulator, desc="oracle").returns.mean())
 

@@ -214,7 +214,7 @@ def defect(preset: DefectPreset) -> Record:
             errors[job.where].setdefault(when, []).append(error)
     objective = _along(setting)
     for name, body in broken.items():
-        world = Simulator(setting.body, preset.oracle_episodes, model=body)
+        world = Simulator(setting.body, preset.oracle_episodes, model=body, threads=os.cpu_count() or 1)
         oracle = Oracle(world, objective)
         run = play(oracle, setting, simulator=world, desc=f"{name}, oracle")
         returns[name]["oracle, no proposal"] = [run.returns.tolist()]
