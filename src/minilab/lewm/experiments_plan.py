@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, replace
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm import learn, model
@@ -10,6 +13,7 @@ from minilab.lewm.baselines.arms import ARMS
 from minilab.lewm.collect import Recipe
 from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
+from minilab.lewm.worlds import cube as cube_world
 
 RIVALS = ("sigreg", "pldm", "frozen_learned", "cloning", "chance")
 ONE_TOKEN = tuple(arm for arm in RIVALS if arm != "frozen_learned")
@@ -72,11 +76,22 @@ def success(preset: SuccessPreset) -> Record:
             grounds["far"] = Ground(far, device)
         for arm in preset.arms:
             trained = [grounds["near"].trained(arm, seed) for seed in setting.seeds]
-            rows[arm] = {"what": ARMS[arm].what} | {
-                distance: share([ground.reached(ground.agent(t, seed), seed)
-                                 for t, seed in zip(trained, setting.seeds, strict=True)])
-                for distance, ground in grounds.items()}
+            rows[arm] = {"what": ARMS[arm].what}
+            for distance, ground in grounds.items():
+                reached = [ground.reached(ground.agent(t, seed), seed)
+                           for t, seed in zip(trained, setting.seeds, strict=True)]
+                rows[arm][distance] = share(reached) | _by_case(ground, reached)
     return Record.new(experiment="lewm/success", preset=preset, results={"worlds": worlds}, started=started)
+
+
+def _by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:
+    """Success by what a task asks for, where the world's tasks differ in that."""
+    if ground.world.name != "cube":
+        return {}
+    gripped = [cube_world.held(ground.tasks(len(r), seed)[0])
+               for r, seed in zip(reached, ground.setting.seeds, strict=True)]
+    return {"cases": {"held at the start": share([r[g] for r, g in zip(reached, gripped, strict=True)]),
+                      "to be taken": share([r[~g] for r, g in zip(reached, gripped, strict=True)])}}
 
 
 def _far(setting: Setting, ahead: int) -> Setting | None:

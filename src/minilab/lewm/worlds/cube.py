@@ -118,6 +118,11 @@ class Cube:
         raise ValueError(f"the cube has no policy {name!r}; choose one of {', '.join(self.policies)}")
 
 
+def held(state: Float[Tensor, "B S"]) -> Bool[Tensor, "B"]:
+    """Whether the fingers are shut on the cube."""
+    return (state[:, 3] < SHUT) & ((state[:, :3] - state[:, 4:7]).norm(dim=1) < HALF)
+
+
 def boxes(state: Float[Tensor, "B S"]) -> list[Box]:
     """What pictures show, and what touches: the cube, the palm, the right and the left finger."""
     def on_hand(shift: Float[Tensor, "B"], center: tuple[float, float, float]) -> Float[Tensor, "B 3"]:
