@@ -146,7 +146,7 @@ def score(model: nn.Module, text: Text, *, alpha: float = 0.01, picked: Int64[Te
         log_probs = logits.float().log_softmax(dim=-1)
         log_p.append(log_probs.gather(1, text.rows[r, c + 1][:, None])[:, 0].double())
         foreseen.append(entropy(smoothed(log_probs, alpha)).double())
-    return Scored(torch.cat(log_p).cpu(), torch.cat(foreseen).cpu(), text.document[row.cpu()], alpha, logits.shape[-1])
+    return Scored(torch.cat(log_p).cpu(), torch.cat(foreseen).cpu(), text.document[row].cpu(), alpha, logits.shape[-1])
 
 
 # From losses to bounds.
