@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 PORT        ?= 8000
 # The slowest single cell may take this many seconds in `make test` and `make notebooks`.
 CELL_TIMEOUT ?= 300
+# Processes that share the tests, whole files each; every one computes with one thread.
+WORKERS     ?= 2
 
 VENV      := .venv
 BIN       := $(VENV)/bin
@@ -44,8 +46,8 @@ test: $(STAMP)  ## unit tests, every notebook again (nbval, strict), -W book bui
 	@bash .ci/system-packages
 	@$(MAKE) --no-print-directory book
 	@$(QUIET) $(BIN)/python -c "import matplotlib.font_manager"
-	$(QUIET) $(BIN)/python -m pytest tests $(NOTEBOOKS) --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout $(CELL_TIMEOUT)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests $(NOTEBOOKS) \
+	  --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 lab: $(STAMP)  ## open JupyterLab on the chapters and the labs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab

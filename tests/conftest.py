@@ -17,7 +17,11 @@ import minilab  # noqa: E402, F401  (sets the OpenMP policy, which torch reads w
 # isort: split
 import torch  # noqa: E402
 
+from minilab.core.device import cache_dir  # noqa: E402
+
 torch.set_num_threads(1)
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["MINILAB_CACHE"] = str(cache_dir() / worker)  # two processes would make the same data at one time
 
 
 @pytest.fixture(scope="module")
