@@ -1,0 +1,14 @@
+"""The experiments of chapter 5, by name."""
+
+from minilab.core.records import Experiment
+from minilab.ensembles import experiments_data, experiments_members, experiments_size, experiments_speed
+
+EXPERIMENTS = {
+    "epochs": Experiment(experiments_size.epochs, experiments_size.EPOCHS),
+    "decay": Experiment(experiments_size.decay, experiments_size.DECAY),
+    "sizes": Experiment(experiments_size.sizes, experiments_size.SIZES),
+    "together": Experiment(experiments_members.together, experiments_members.MEMBERS),
+    "data": Experiment(experiments_data.data, experiments_data.DATA),
+    "joint": Experiment(experiments_members.joint, experiments_members.JOINT),
+    "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
+}

@@ -1,0 +1,124 @@
+"""Many models together: the loss against the number of members, against one larger model, and in both limits."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.progress import progress
+from minilab.core.records import Record
+from minilab.ensembles.evaluate import KCurve, Predict, calibration, k_curve, top_predictions
+from minilab.ensembles.experiments_size import of_fit, tuned
+from minilab.ensembles.limits import nested_limit, two_member_limit
+from minilab.ensembles.model import Stack
+from minilab.ensembles.recipes import Place, for_ensembles, runs_at
+from minilab.ensembles.runs import Task, members, parameters
+from minilab.ensembles.scaling import fit_power_law
+from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, told
+
+
+@dataclass(frozen=True)
+class MembersPreset:
+    name: str
+    study: Study
+    size: int
+    places: tuple[Place, ...]  # the first is the best of a single model
+    K: int = 8
+    calibrated: int = 128  # windows of which the calibration is taken
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+MEMBERS = {
+    "cpu": MembersPreset("cpu", QUICK, 0, (Place(1, 1e-2, 0.4), Place(2, 1e-2, 0.2)), K=3, calibrated=4, device="cpu"),
+    "two-cores": MembersPreset("two-cores", LAPTOP, 1, (Place(16, 1e-2, 0.4), Place(32, 1e-2, 0.2),
+                                                        Place(32, 1e-2, 0.4), Place(8, 1e-2, 0.8)), device="cpu"),
+    "gpu": MembersPreset("gpu", CARD, 1, (Place(16, 3e-3, 1.6), Place(32, 3e-3, 0.8), Place(32, 3e-3, 1.6),
+                                          Place(64, 3e-3, 0.4)), device="cuda"),
+}
+
+
+@with_threads
+def together(preset: MembersPreset) -> Record:
+    """Loss against the number of members, at several places: averaged logits, averaged probabilities, and the limit."""
+    started, device = time.perf_counter(), pick_device(preset.device)
+    study, task, rows = preset.study, preset.study.task(preset.size), {}
+    for place in progress(preset.places, desc="places", unit="place"):
+        stack, row = ensemble(study, task, place, preset.K, str(device))
+        valid = task.data.corpus().valid.to(device)
+        for average in ("logits", "probabilities"):
+            row[average] = of_curve(k_curve(predicting(stack), valid, preset.K, average=average))
+        row["calibration"] = {
+            "one": _calibrated(predicting(stack, 1), valid[: preset.calibrated]),
+            "all": _calibrated(predicting(stack), valid[: preset.calibrated])}
+        rows[f"{place.epochs} epochs, decay {place.weight_decay:g}"] = row
+    return Record.new(experiment="ensembles/together", preset=preset, started=started, results={
+        "tokens": task.data.tokens, "parameters": parameters(task.model), "places": rows})
+
+
+def ensemble(study: Study, task: Task, place: Place, K: int, device: str) -> tuple[Stack, dict]:
+    """K trained members, and what they come to alone."""
+    runs = runs_at(task, place, range(K))
+    outcomes = study.carry(runs, device, keep=True)
+    return members(runs, device=device), told(task, place, outcomes)
+
+
+def predicting(stack: Stack, K: int | None = None) -> Predict:
+    """The first K members, all reading the same tokens."""
+    K = K or stack.K
+    return lambda tokens: stack(tokens.expand(stack.K, *tokens.shape))[:K]
+
+
+def of_curve(curve: KCurve) -> dict:
+    """A K-curve as a record holds it, with its law, free and as 1/K, and the shortcut of two members."""
+    losses = curve.mean.tolist()
+    K = range(1, len(losses) + 1)
+    found = {"losses": losses, "standard_error": curve.standard_error.tolist(),
+             "1/K": of_fit(fit_power_law(K, losses, alpha=1.0)), "two members": two_member_limit(*losses[:2])}
+    return found | ({"free": of_fit(fit_power_law(K, losses))} if len(losses) > 2 else {})
+
+
+def _calibrated(predict: Predict, windows: torch.Tensor) -> dict:
+    found = calibration(*top_predictions(predict, windows))
+    return {"error": found.error, "overconfidence": found.overconfidence}
+
+
+@dataclass(frozen=True)
+class JointPreset:
+    name: str
+    study: Study
+    K: int = 5
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+JOINT = {
+    "cpu": JointPreset("cpu", QUICK, K=4, device="cpu"),
+    "two-cores": JointPreset("two-cores", LAPTOP, K=4, device="cpu"),
+    "gpu": JointPreset("gpu", CARD, device="cuda"),
+}
+
+
+@with_threads
+def joint(preset: JointPreset) -> Record:
+    """Members without end of models without end: K-curves at each size by the paper's rule, and the limit of limits."""
+    started, device = time.perf_counter(), str(pick_device(preset.device))
+    study, rows, curves = preset.study, {}, []
+    for i, name in enumerate(progress(study.names, desc="sizes", unit="size")):
+        task = study.task(i)
+        single = tuned(study, i, "regularized", device)
+        place = for_ensembles(Place(single["epochs"], single["lr"], single["weight_decay"]))
+        stack, row = ensemble(study, task, place, preset.K, device)
+        curve = k_curve(predicting(stack), task.data.corpus().valid.to(device), preset.K)
+        curves.append(curve)
+        rows[name] = {"single": single["loss"], **row, **of_curve(curve)}
+    N = [parameters(model) for model in study.models]
+    found = {law: nested_limit(N, [c.mean for c in curves], member_alpha=alpha, left_out=[c.left_out for c in curves])
+             for law, alpha in (("free", None), ("1/K", 1.0))}
+    return Record.new(experiment="ensembles/joint", preset=preset, started=started, results={
+        "tokens": study.data.tokens, "parameters": N, "sizes": rows, "limits": {
+            law: {"C": [fit.law.E for fit in nested.members], "standard_error": nested.standard_error,
+                  **of_fit(nested.sizes)} for law, nested in found.items()}})

@@ -1,0 +1,151 @@
+"""One model at a time: epochs, weight decay, size; and the law over sizes when each is tuned."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from minilab.core.device import pick_device, with_threads
+from minilab.core.progress import progress
+from minilab.core.records import Record
+from minilab.ensembles.recipes import Place, runs_at, standard
+from minilab.ensembles.runs import parameters
+from minilab.ensembles.scaling import Fit, bootstrap, fit_power_law, percentiles, profile_interval
+from minilab.ensembles.search import search
+from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, best, runs_of, told
+
+
+@dataclass(frozen=True)
+class EpochsPreset:
+    name: str
+    study: Study
+    size: int  # which of the study's
+    epochs: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    lr: tuple[float, ...] = (3e-3, 1e-2)  # the better of these at each number of epochs
+    decays: tuple[float, ...] = (0.1, 1.6)
+    seeds: tuple[int, ...] = (0,)
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+EPOCHS = {
+    "cpu": EpochsPreset("cpu", QUICK, 0, epochs=(1, 2), lr=(1e-2,), device="cpu"),
+    "two-cores": EpochsPreset("two-cores", LAPTOP, 2, device="cpu"),
+    "gpu": EpochsPreset("gpu", CARD, 2, lr=(1e-3, 3e-3), seeds=(0, 1, 2), device="cuda"),
+}
+
+
+@with_threads
+def epochs(preset: EpochsPreset) -> Record:
+    """Validation and training loss against epochs, with the usual weight decay and with a heavy one."""
+    started, device = time.perf_counter(), str(pick_device(preset.device))
+    task, rows = preset.study.task(preset.size), {}
+    places = {(decay, n): [Place(n, lr, decay) for lr in preset.lr] for decay in preset.decays for n in preset.epochs}
+    preset.study.carry([run for some in places.values() for run in runs_of(task, some, preset.seeds)], device)
+    for (decay, n), some in places.items():
+        outcomes = preset.study.carry(runs_of(task, some, preset.seeds), device)
+        rows.setdefault(f"{decay:g}", {})[str(n)] = best(task, some, preset.seeds, outcomes)
+    return Record.new(experiment="ensembles/epochs", preset=preset, started=started, results={
+        "parameters": parameters(task.model), "tokens": task.data.tokens, "steps_an_epoch": task.steps, "rows": rows})
+
+
+@dataclass(frozen=True)
+class DecayPreset:
+    name: str
+    study: Study
+    decays: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+DECAY = {
+    "cpu": DecayPreset("cpu", QUICK, decays=(0.1, 0.4, 1.6), seeds=(0,), device="cpu"),
+    "two-cores": DecayPreset("two-cores", LAPTOP, seeds=(0,), device="cpu"),
+    "gpu": DecayPreset("gpu", CARD, device="cuda"),
+}
+
+
+@with_threads
+def decay(preset: DecayPreset) -> Record:
+    """Validation loss against weight decay at each size, with epochs and learning rate held: where it is least."""
+    started, device = time.perf_counter(), str(pick_device(preset.device))
+    rows, study = {}, preset.study
+    for i, name in enumerate(progress(study.names, desc="sizes", unit="size")):
+        task = study.task(i)
+        places = [replace(study.regularized[i], weight_decay=decay) for decay in preset.decays]
+        outcomes = study.carry(runs_of(task, places, preset.seeds), device)
+        n = len(preset.seeds)
+        rows[name] = {f"{place.weight_decay:g}": told(task, place, outcomes[k * n : (k + 1) * n])
+                      for k, place in enumerate(places)}
+    return Record.new(experiment="ensembles/decay", preset=preset, started=started, results={
+        "tokens": study.data.tokens, "parameters": [parameters(model) for model in study.models], "rows": rows})
+
+
+@dataclass(frozen=True)
+class SizesPreset:
+    name: str
+    study: Study
+    recipes: tuple[str, ...] = ("standard", "regularized")
+    draws: int = 1000  # of the bootstrap
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+SIZES = {
+    "cpu": SizesPreset("cpu", QUICK, draws=50, device="cpu"),
+    "two-cores": SizesPreset("two-cores", LAPTOP, device="cpu"),
+    "gpu": SizesPreset("gpu", CARD, device="cuda"),
+}
+
+
+@with_threads
+def sizes(preset: SizesPreset) -> Record:
+    """Both recipes tuned at each size until no neighbor is better, and the law over sizes with its asymptote."""
+    started, device = time.perf_counter(), str(pick_device(preset.device))
+    study, N = preset.study, [parameters(model) for model in preset.study.models]
+    recipes = {}
+    for recipe in preset.recipes:
+        rows = [tuned(study, i, recipe, device) for i in range(len(N))]
+        recipes[recipe] = {"sizes": dict(zip(study.names, rows, strict=True)),
+                           "law": law(N, [row["losses"] for row in rows], draws=preset.draws, seed=preset.seed)}
+    return Record.new(experiment="ensembles/sizes", preset=preset, started=started, results={
+        "tokens": study.data.tokens, "parameters": N, "recipes": recipes})
+
+
+def tuned(study: Study, size: int, recipe: str, device: str) -> dict:
+    """Where the search of a recipe ends at one size, and what several seeds come to there."""
+    task, usual = study.task(size), recipe == "standard"
+    start = (study.standard if usual else study.regularized)[size]
+    found = search(task, start, standard(study.grid) if usual else study.grid, seeds=study.seeds[:1],
+                   carry=lambda runs: study.carry(runs, device))
+    outcomes = study.carry(runs_at(task, found.place, study.seeds), device)
+    return told(task, found.place, outcomes) | {"certified": found.certified, "at_edge": list(found.at_edge),
+                                               "tried": [asdict(place) | {"loss": loss if loss == loss else None}
+                                                         for place, loss in found.tried.items()]}
+
+
+def law(x: list[float], losses: list[list[float]], *, draws: int, seed: int) -> dict:
+    """A / x^alpha + E through the means of several seeds, with intervals by profile and by bootstrap over seeds."""
+    means, generator = [sum(row) / len(row) for row in losses], np.random.default_rng(seed)
+    free, reciprocal = fit_power_law(x, means), fit_power_law(x, means, alpha=1.0)
+    found = {"free": of_fit(free), "alpha = 1": of_fit(reciprocal)}
+    if min(map(len, losses)) > 1:
+        laws = bootstrap(x, losses, generator, draws=draws)
+        interval = percentiles(laws.E)
+        found["free"]["over seeds"] = [interval.low, interval.high]
+    return found
+
+
+def of_fit(fit: Fit) -> dict:
+    """A fit as a record holds it; its profile interval if there are points to spare."""
+    found = {"A": fit.law.A, "alpha": fit.law.alpha, "E": fit.law.E, "exponent": fit.exponent,
+             "residuals": fit.residuals.tolist()}
+    if fit.spare > 0:
+        interval = profile_interval(fit)
+        found["profile"] = [interval.low, interval.high]
+        found["open"] = [interval.open_low, interval.open_high]
+    return found
