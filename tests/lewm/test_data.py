@@ -250,3 +250,10 @@ def test_what_no_clip_can_be_cut_from_is_refused_with_what_to_do(numbered):
     with pytest.raises(ValueError, match="hold 0 actions, too few to scale"):
         Clips(Trajectories("rooms", numbered.states, numbered.actions * float("nan"), numbered.ep_len,
                            numbered.ep_offset))
+
+
+def test_pictures_that_are_kept_are_the_pictures_that_would_be_drawn(data):
+    kept = data.drawn(16)
+    for size in (16, 24):  # the kept size, and another
+        as_drawn, as_kept = (Clips(d, frames=T, skip=SKIP, size=size).draw(8, generator()) for d in (data, kept))
+        assert torch.equal(as_drawn.frames, as_kept.frames) and torch.equal(as_drawn.states, as_kept.states)

@@ -186,7 +186,7 @@ DEFECT = {
         Setting(LAPTOP, tier="diverse", episodes=8, steps=100), "Walker2d-v5"),
         Play(updates=2000), device="cpu"),
     "gpu-walker": DefectPreset("gpu-walker", falling(
-        Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=128), "Walker2d-v5"),
+        Setting(CARD, tier="diverse", seeds=(0, 1, 2), n=64), "Walker2d-v5"),
         Play(rounds=2, updates=2000), workers=9, device="cuda"),
 }
 

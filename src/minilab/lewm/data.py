@@ -80,6 +80,19 @@ class Trajectories:
         """The set in a device's memory: clips are then cut and drawn there."""
         return replace(self, **{part: getattr(self, part).to(device) for part in PARTS})
 
+    def drawn(self, size: int) -> "Trajectories":
+        """The set with each row's picture drawn once and kept where the states are: N x 3 x size x size bytes.
+
+        For a world whose pictures take longer than a step of training. Pictures of another size are drawn as before.
+        """
+        world = world_named(self.world)
+        kept = torch.cat([world.render(states, size) for states in self.states.split(4096)])  # N 3 size size
+
+        def pixels(rows: Int[Tensor, "n"], wanted: int | None) -> UInt8[Tensor, "n 3 H W"]:
+            return kept[rows] if wanted == size else world.render(self.states[rows], wanted or world.frame)
+
+        return replace(self, pixels=pixels)
+
     @cached_property
     def scale(self) -> "Scale":
         """The scale of these episodes' actions. Take it from what is trained on, also for what is held out."""

@@ -45,7 +45,7 @@ def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting
     """For a GPU: a vision transformer on images of 64 pixels, planned with as the paper does."""
     iterations = 30 if recipe.world == "pusht" else 10
     return Setting(recipe, model.compact(actions), learn.LearnConfig(steps, lr=5e-4, log_every=500, compile=True),
-                   **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), **options})
+                   **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), "drawn": True, **options})
 
 
 SUCCESS = {

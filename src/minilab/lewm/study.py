@@ -50,6 +50,7 @@ class Setting:
     ahead: int = 25  # steps from a task's start to its goal, in the episode that it comes from
     budget: int = 50  # steps allowed
     workers: int = 1  # processes that make the data
+    drawn: bool = False  # each picture once, and kept: for a device with a few gigabytes to spare
 
     @property
     def world(self) -> World:
@@ -61,9 +62,9 @@ class Ground:
 
     def __init__(self, setting: Setting, device: torch.device | str) -> None:
         self.setting, self.device, self.world = setting, torch.device(device), setting.world
-        data = collect(setting.recipe, workers=setting.workers)
-        split = data.split(setting.held_out, torch.Generator().manual_seed(0))
-        self.seen, self.unseen = (part.to(self.device) for part in split)
+        data = collect(setting.recipe, workers=setting.workers).to(self.device)
+        data = data.drawn(setting.config.vision.image) if setting.drawn else data
+        self.seen, self.unseen = data.split(setting.held_out, torch.Generator().manual_seed(0))
 
     @cached_property
     def clips(self) -> Clips:
