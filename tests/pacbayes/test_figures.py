@@ -13,12 +13,12 @@ def record(results: dict, **config) -> Record:
     return Record("pacbayes", "test", "cpu", config, results, {})
 
 
-def row(bound, error, test, bits=800):
-    return {"bound": bound, "train_error": error, "test_error": test, "bits": bits}
+def row(bound, error, test, exact=0.1, bits=800):
+    return {"bound": bound, "train_error": error, "test_error": test, "exact_error": exact, "bits": bits}
 
 
-FEW = row([0.5, 0.54], [0.3, 0.34], [0.31, 0.35], [700, 720])
-MANY = row([0.4, 0.42], [0.2, 0.2], [0.25, 0.21], [1300, 1320])
+FEW = row([0.5, 0.54], [0.3, 0.34], [0.31, 0.35], [0.22, 0.24], [700, 720])
+MANY = row([0.4, 0.42], [0.2, 0.2], [0.25, 0.21], [0.11, 0.13], [1300, 1320])
 ROWS = {"1024": MANY, "256": FEW}  # as a file sorts them
 
 
@@ -33,6 +33,8 @@ def test_a_bar_reaches_from_nothing_to_the_error_and_on_to_the_bound(draw):
     np.testing.assert_allclose(bars(ax), [(0, 32), (0, 20), (32, 52), (20, 41)])
     dots = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"])
     np.testing.assert_allclose(sorted(dots), [40, 42, 50, 54])
+    (dashes,) = (line.get_ydata() for line in ax.lines if line.get_marker() == "_")
+    np.testing.assert_allclose(dashes, [23, 12])
 
 
 def test_structure_shows_where_guessing_is():
@@ -50,9 +52,17 @@ def test_a_ladder_prints_each_bound_and_cuts_only_the_bar():
 
 
 def test_the_inverse_is_where_the_curve_meets_the_price():
-    ax = figures.inverse(0.05, 0.05).axes[0]
-    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"]
-    assert any(x == pytest.approx(kl_inverse(0.05, 0.05)) and y == 0.05 for x, y in points)
+    """Also where the price is so small that both are near the error, and so large that it leaves the picture."""
+    for q, c in ((0.05, 0.05), (0.2, 1e-6), (0.0, 3e-7), (0.17, 5.0), (1.0, 0.1)):
+        ax = figures.inverse(q, c).axes[0]
+        points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "o"]
+        assert any(x == pytest.approx(kl_inverse(q, c)) and y == c for x, y in points)
+        p, height = ax.lines[0].get_data()
+        low, high = ax.get_xlim()
+        assert low <= p.min() and p.max() <= high and p.max() - p.min() > 0.99 * (high - low)
+        if c < 1 and q < 1:
+            right = p > q
+            assert np.interp(kl_inverse(q, c), p[right], height[right]) == pytest.approx(c, rel=1e-2)
 
 
 def test_coverage_tells_who_paid_by_color():

@@ -7,7 +7,7 @@ import pytest
 from lewm.figure_page import PAGE, cells, faults, page_faults, told, visible, without_javascript
 
 from minilab.pacbayes.bounds import maurer, nats_of, occam_hoeffding, occam_kl
-from minilab.pacbayes.interactive import Given, calculator_html, show_calculator, static
+from minilab.pacbayes.interactive import Given, calculator_html, live_calculator, show_calculator, static
 
 BOUNDS = {"hoeffding": occam_hoeffding, "kl": occam_kl, "maurer": maurer}
 
@@ -42,6 +42,58 @@ def test_show_prints_the_table_where_there_is_no_notebook(capsys):
     out = capsys.readouterr().out
     assert "1,000,000 examples" in out
     assert f"2,000 bits: Occam, Hoeffding {occam_hoeffding(0.2, 1_000_000, nats_of(2_000), 0.05):.1%}" in out
+
+
+# With a kernel.
+
+
+def turned(**values):
+    """The live calculator with some of its fields changed as a reader would."""
+    widget = live_calculator()
+    fields = dict(zip(("n", "risk", "size", "unit", "guess", "delta"), widget.children, strict=False))
+    for name, value in values.items():
+        fields[name].value = value
+    return widget.children[-1].value
+
+
+def live_numbers(html: str) -> dict[str, str]:
+    return dict(zip(BOUNDS, (cell for (cell,) in cells(html).values()), strict=True))
+
+
+@pytest.mark.parametrize("values, given", [
+    ({}, Given()),
+    ({"n": 1_400, "risk": 0.05, "size": 25.5, "unit": 8, "delta": 0.01}, Given(1_400, 0.05, 204, delta=0.01)),
+    ({"guess": 0.2}, Given(guess=0.2)),
+    ({"size": 3.0, "unit": 8 * 1024**2}, Given(bits=3 * 8 * 1024**2)),
+    ({"n": 1, "risk": 1.0, "size": 0.0}, Given(1, 1.0, 0)),
+])
+def test_live_calculator_shows_the_numbers_of_the_page(values, given):
+    live = turned(**values)
+    found = live_numbers(live)
+    assert list(found.values()) == cells(calculator_html(given))[f"{given.bits:,.0f} bits"]
+    value = occam_kl(given.risk, given.n, given.bits * np.log(2), given.delta)
+    assert found["kl"].startswith(f"{value:.1%}") and ("vacuous" in found["kl"]) == (value >= given.guess)
+    assert f"{(given.bits * np.log(2) + np.log(1 / given.delta)) / given.n:.2g} nats an example" in live
+    assert live.count("<svg") == 1
+
+
+def test_live_calculator_says_what_is_wrong_and_goes_on():
+    for values, message in (({"n": 0}, "n = 0: a bound needs at least 1 example"), ({"size": -1.0}, "never negative"),
+                            ({"guess": 1.2}, "the guess lies in"), ({"risk": 1.5}, "risk = 1.5")):
+        live = turned(**values)
+        assert message in live and "<svg" not in live
+    widget = live_calculator()
+    n, shown = widget.children[0], widget.children[-1]
+    before = cells(shown.value)
+    n.value = 0
+    n.value = 60_000
+    assert cells(shown.value) == before != {}
+
+
+@pytest.mark.parametrize("given, message", [(Given(delta=0.2), "has no button"), (Given(n=0), "n = 0")])
+def test_live_calculator_refuses_what_the_page_refuses(given, message):
+    with pytest.raises(ValueError, match=message):
+        live_calculator(given)
 
 
 # In a browser.
@@ -91,6 +143,16 @@ def test_certificates_follow_fields_units_and_delta(page):
     put(page, guess=0.2)
     assert told(page).endswith("vacuous, guessing has 20.00%.")
     assert page.locator("[data-verdict]").all_inner_texts() == ["no, vacuous"] * 3
+
+
+@pytest.mark.slow
+def test_script_and_kernel_say_the_same(page):
+    put(page, n=3_000, risk=0.12, size=777, guess=0.4)
+    live = live_numbers(turned(n=3_000, risk=0.12, size=777.0, guess=0.4))
+    assert {key: float(text.split("%")[0]) / 100 for key, text in live.items()} == pytest.approx(
+        certified(page), abs=5.6e-4)
+    vacuous = [verdict.startswith("no") for verdict in page.locator("[data-verdict]").all_inner_texts()]
+    assert vacuous == ["vacuous" in text for text in live.values()]
 
 
 @pytest.mark.slow

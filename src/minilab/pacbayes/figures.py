@@ -1,11 +1,11 @@
 """The figures of chapter 4's certificates: a record in, a matplotlib figure out. Shares are in percent.
 
 Notable: a bar is the error on the examples of the bound, and what the bound adds to it. With files of several seeds
-a bar is their mean, and a dot is one of them.
+a bar is their mean, and a dot is one of them. A dash is the mean error before rounding.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from minilab.core.style import INK, PALETTE, figure
 from minilab.pacbayes.inverses import kl, kl_inverse, kl_inverse_lower
 
 DOT = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "color": INK, "alpha": 0.6}
+DASH = {"marker": "_", "linestyle": "", "markersize": 13, "markeredgewidth": 1.6, "color": INK}
 TEST = {"marker": "D", "linestyle": "", "markersize": 5, "markeredgewidth": 0, "color": PALETTE.green}
 ERROR, COMPLEXITY = PALETTE.blue, PALETTE.orange
 CHANGES = ("as it is", "pixels permuted", "labels shuffled")  # of `structure`, from all structure to none
@@ -48,8 +49,8 @@ def dimension(record: Record) -> Figure:
     _stacked(left, rows)
     left.set(xlabel="numbers trained, d", ylabel="percent")
     right.plot(range(len(rows)), _means(rows, "bits"), "o-", color=PALETTE.blue)
-    right.set_xticks(range(len(rows)), rows, fontsize=8)
     right.set(xlabel="numbers trained, d", ylabel="bits of the file", ylim=(0, None))
+    _slanted(rows, left, right)
     return _with_legend(fig, left)
 
 
@@ -62,8 +63,8 @@ def width(record: Record) -> Figure:
     for i, row in enumerate(rows.values()):
         right.plot([i] * len(row["bits"]), row["bits"], **DOT)
     right.plot(range(len(rows)), _means(rows, "bits"), "-", color=PALETTE.blue)
-    right.set_xticks(range(len(rows)), rows, fontsize=8)
     right.set(xlabel="width", ylabel="bits of the file", ylim=(0, None))
+    _slanted(rows, left, right)
     return _with_legend(fig, left)
 
 
@@ -74,7 +75,7 @@ def structure(record: Record) -> Figure:
         name.split(", ")[1])))}
     fig, ax = figure(height=3.2)
     _stacked(ax, rows)
-    ax.set_xticks(range(len(rows)), [textwrap.fill(name, 11) for name in rows], fontsize=8)
+    ax.set_xticks(range(len(rows)), [textwrap.fill(name, 12) for name in rows], fontsize=8)
     _guess(ax.axhline, record.results["guess"])
     ax.set(ylabel="percent")
     return _with_legend(fig, ax)
@@ -82,7 +83,9 @@ def structure(record: Record) -> Figure:
 
 def inverse(q: float, c: float) -> Figure:
     """kl(q || p) over p, the price c, and the two risks at which they meet; beside it what Pinsker's parabola says."""
-    p = torch.linspace(1e-4, 1 - 1e-4, 500, dtype=torch.float64)
+    reach = 2.5 * (c / 2) ** 0.5  # the parabola meets the price before that
+    low, high = max(0, q - reach), min(1, q + reach)
+    p = low + (high - low) * torch.linspace(1e-4, 1 - 1e-4, 500, dtype=torch.float64)
     fig, ax = figure(height=3.0)
     ax.plot(p, kl(q, p), color=PALETTE.blue, label="kl(q ‖ p)")
     ax.plot(p, 2 * (p - q).square(), "--", color=PALETTE.orange, label="2 (p − q)², Pinsker")
@@ -91,7 +94,7 @@ def inverse(q: float, c: float) -> Figure:
         ax.plot([meet, meet], [0, c], color=PALETTE.blue, linewidth=1)
         ax.plot(meet, c, "o", color=PALETTE.blue)
     ax.plot(q + (c / 2) ** 0.5, c, "s", color=PALETTE.orange)
-    ax.set(xlabel="risk p", ylabel="nats", ylim=(0, 3 * c), xlim=(0, min(1, q + 2.5 * (c / 2) ** 0.5)))
+    ax.set(xlabel="risk p", ylabel="nats", ylim=(0, 3 * c), xlim=(low, high))
     return _with_legend(fig, ax)
 
 
@@ -118,9 +121,15 @@ def _stacked(ax: Axes, rows: Mapping[str, Mapping]) -> None:
     ax.bar(x, seen, color=ERROR, label="training error of the file")
     ax.bar(x, bound - seen, bottom=seen, color=COMPLEXITY, label="what the bound adds")
     ax.plot(x, _means(rows, "test_error", 100), label="test error", **TEST)
+    ax.plot(x, _means(rows, "exact_error", 100), label="training error before rounding", **DASH)
     for i, row in enumerate(rows.values()):
         ax.plot([i] * len(row["bound"]), [100 * value for value in row["bound"]], **DOT)
-    ax.set_xticks(x, rows, fontsize=8)
+
+
+def _slanted(names: Collection[str], *axes: Axes) -> None:
+    """A name below each place; eight stand side by side on half a page only if they lean."""
+    for ax in axes:
+        ax.set_xticks(range(len(names)), names, fontsize=8, rotation=45)
 
 
 def _means(rows: Mapping[str, Mapping], part: str, scale: float = 1.0) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Two figures that the reader sets in motion: a calculator of bounds, and a polynomial with a price on each order.
 
 Each is one self-contained piece of HTML as in the chapters before: no kernel, no library, nothing fetched, no ids.
-Without scripts a table stays, in print also what the reader had made of it. Notable:
+Without scripts a table stays, in print also what the reader had made of it. With a kernel, `live_calculator` does in
+Python what the page does in its script. Notable:
 
 - The page computes: the bounds by the bisection of `inverses.py`, the polynomial by the n equations of its dual. Only
   what is fixed comes from here: numbers to begin with, what is wrong with bad input, targets and draws of noise.
@@ -13,7 +14,8 @@ Shapes: n numbers, of points or of places to look at.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import torch
@@ -21,9 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.core.display import display_html
-from minilab.core.widget import Static, choices, ending, plain_text, slider
+from minilab.core.style import figure_html
+from minilab.core.widget import Static, choices, ending, plain_text, slider, table
+from minilab.pacbayes import figures
 from minilab.pacbayes.arguments import RULES
 from minilab.pacbayes.bounds import Certificate, maurer, nats_of, occam_hoeffding, occam_kl
+from minilab.pacbayes.inverses import kl_inverse
 from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, dual, order_penalty
 
 static = Static("minilab.pacbayes")
@@ -84,12 +89,62 @@ def show_calculator(given: Given | None = None, **options: Any) -> None:
     display_html(html, plain_text("a calculator of bounds", *_calculator_still(given or Given())))
 
 
+def live_calculator(given: Given | None = None) -> Any:
+    """The same with a kernel: fields of ipywidgets, three certificates, and the inverse of kl drawn by matplotlib.
+
+    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ValueError as
+    `calculator_html` does, and ImportError, with what to install, if ipywidgets is missing.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError("live figures need ipywidgets: pip install ipywidgets; `show_calculator` works without"
+                          ) from error
+    given = given or Given()
+    calculator_html(given)  # refuses what the page refuses
+    wide = {"style": {"description_width": "8rem"}}
+    n = ipywidgets.IntText(given.n, description="examples n", **wide)
+    risk = ipywidgets.FloatText(given.risk, description="training error", **wide)
+    size = ipywidgets.FloatText(given.bits, description="size of the file", **wide)
+    unit = ipywidgets.ToggleButtons(options=list(UNITS.items()), description="size in", **wide)
+    guess = ipywidgets.FloatText(given.guess, description="error of guessing", **wide)
+    delta = ipywidgets.ToggleButtons(options=DELTAS, value=given.delta, description="δ", **wide)
+    shown = ipywidgets.HTML()
+
+    def draw(_: Any = None) -> None:
+        typed = Given(n.value, risk.value, size.value * unit.value, guess.value, delta.value)
+        try:
+            shown.value = _live_html(typed)
+        except ValueError as error:
+            shown.value = f"<p>{escape(str(error))}</p>"
+
+    fields = (n, risk, size, unit, guess, delta)
+    for field in fields:
+        field.observe(draw, "value")
+    draw()
+    return ipywidgets.VBox([*fields, shown])
+
+
+def _live_html(given: Given) -> str:
+    """The table of one file, and where its price meets kl."""
+    rows = [[FORMULAS[key][0], str(found)] for key, found in certificates(given).items()]
+    c = (nats_of(given.bits) - math.log(given.delta)) / given.n
+    title = f"{given.bits:,.0f} bits and {given.n:,} examples: c = {c:.2g} nats an example"
+    alt = f"kl of {given.risk:.1%} over the true risk meets the price {c:.2g} at {kl_inverse(given.risk, c):.1%}"
+    return table(["", "risk at most"], rows, title=title) + figure_html(figures.inverse(given.risk, c), alt=alt)
+
+
+def certificates(given: Given) -> dict[str, Certificate]:
+    """What each of `FORMULAS` says, by its key. Raises ValueError for numbers that the bounds refuse."""
+    return {key: Certificate(formula(given.risk, given.n, nats_of(given.bits), given.delta), given.guess)
+            for key, (_, formula) in FORMULAS.items()}
+
+
 def _calculator_still(given: Given) -> tuple[str, list[str], list[list[str]]]:
     """Certificates of files of several sizes."""
     rows = []
     for bits in (given.bits, 10 * given.bits, 100 * given.bits):
-        found = (Certificate(formula(given.risk, given.n, nats_of(bits), given.delta), given.guess)
-                 for _, formula in FORMULAS.values())
+        found = certificates(replace(given, bits=bits)).values()
         rows.append([f"{bits:,.0f} bits", *map(str, found)])
     title = (f"What files of several sizes certify with a training error of {given.risk:.1%} on {given.n:,} "
              f"examples, with confidence {1 - given.delta:.0%}")
