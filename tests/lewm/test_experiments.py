@@ -62,6 +62,22 @@ def test_a_figure_shows_each_training_beside_their_mean():
     assert {100 * x for row in near for x in (row["mean"], *row["each"])} <= drawn
 
 
+def test_planning_times_and_their_ratios_stand_in_the_row_of_their_way_the_slowest_on_top():
+    records = [Record.load("lewm/planning_speed", preset=preset) for preset in ("cpu", "gpu", "gpu-paper")]
+    fig = figures_records.planning(*records)
+    for ax, record in zip(fig.axes, records, strict=True):
+        found, ways = record.results, [label.get_text() for label in ax.get_yticklabels()]
+        assert sorted(ways) == sorted(found["times_lewm"])
+        ours, theirs = ([float(x) for x in line.get_xdata()] for line in ax.lines if line.get_marker() == "o")
+        for model, drawn in (("LeWM", ours), ("patch tokens", theirs)):
+            assert drawn == [found["seconds"][f"{model}, {way}"]["median"] for way in ways]
+        assert ours == sorted(ours)
+        assert [text.get_text() for text in ax.texts] == [f"{found['times_lewm'][way]['median']:.0f} times"
+                                                          for way in ways]
+        assert str(found["tokens"]["patch tokens"]) in ax.get_title()
+    plt.close(fig)
+
+
 def test_what_was_trained_once_comes_back_with_its_history():
     first, second = (Ground(TINY, "cpu").trained("sigreg", 0) for _ in range(2))
     assert len(first.history.moments) > 0 and first.history.moments == second.history.moments

@@ -24,6 +24,8 @@ FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orang
 WORLDS = {"rooms": "Two Rooms", "disc": "push a disc", "pusht": "Push-T", "cube": "cube"}
 KNOBS = {"lam": "weight λ", "batch, lam held": "batch, λ held", "batch, lam * batch held": "batch, λ · batch held",
          "directions": "directions M", "latent": "latent width D", "history": "history N", "heads": "norm in the heads"}
+DECIDERS = {"LeWM": PALETTE.blue, "patch tokens": PALETTE.green}
+PROCESSORS = {"cpu": "core", "cuda": "GPU"}
 # A group of points in one row stands this far apart.
 APART = 0.22
 TRAINING = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.5}
@@ -179,6 +181,31 @@ def distance(record: Record) -> Figure:
         ax.plot(true, latent / scale, color=color, label=LABELS[arm])
     ax.set(xlabel="true distance (pixels of 224)", ylabel="latent distance\n(largest mean = 1)", ylim=(0, None))
     ax.legend()
+    return fig
+
+
+def planning(*records: Record) -> Figure:
+    """Seconds of one decision with one token a picture and with many, the slowest way to run it on top; their ratio."""
+    ways = [len(record.results["times_lewm"]) for record in records]
+    fig, axes = figure(len(records), 1, height=0.8 + 0.35 * len(records) + 0.3 * sum(ways), sharex=True, squeeze=False,
+                       height_ratios=[0.6 + n for n in ways])
+    for ax, record in zip(axes[:, 0], records, strict=True):
+        found = record.results
+        rows = {way: [found["seconds"][f"{model}, {way}"]["median"] for model in DECIDERS]
+                for way in found["times_lewm"]}
+        rows = dict(sorted(rows.items(), key=lambda row: row[1]))
+        for y, (way, seconds) in enumerate(rows.items()):
+            ax.plot(seconds, [y, y], color=INK, linewidth=0.8, zorder=1)
+            ax.annotate(f"{found['times_lewm'][way]['median']:.0f} times", (np.prod(seconds) ** 0.5, y), (0, 2),
+                        textcoords="offset points", ha="center", va="bottom", fontsize=9)
+        for i, (model, color) in enumerate(DECIDERS.items()):
+            ax.plot([seconds[i] for seconds in rows.values()], range(len(rows)), "o", color=color, label=model)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set(ylim=(-0.4, len(rows) - 0.2), xscale="log",
+               title=f"{found['tokens']['patch tokens']} tokens for 1, one {PROCESSORS[record.config['device']]}")
+        ax.grid(axis="y", visible=False)
+    axes[-1, 0].set(xlabel="time of one decision (s)")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
 
 
