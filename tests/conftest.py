@@ -31,3 +31,17 @@ def browser():
 
     with open_browser() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def lab(request):
+    """The instructor notebook that a module of tests is about, its `LAB`."""
+    from instructor import Lab
+
+    return Lab(request.module.LAB)
+
+
+@pytest.fixture(scope="module")
+def solved(lab) -> dict:
+    """Its variables with all solutions in place."""
+    return lab.namespace()

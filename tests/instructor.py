@@ -139,3 +139,18 @@ def marks(build: Path, lab: Lab, folder: Path) -> dict[str, dict[str, str]]:
     table = grading.grade(inbox, build / "autograder" / student.AUTOGRADER, folder / "out", timeout=600.0)
     with open(table, newline="", encoding="utf-8") as file:
         return {row["file"].removesuffix(".ipynb"): row for row in csv.DictReader(file)}
+
+
+def check_points(lab: Lab, points: dict[str, int]) -> None:
+    """Assert that each question has so many tests, some that students see and some that they do not."""
+    assert {name: len(tests) for name, tests in lab.tests.items()} == points
+    for name, tests in lab.tests.items():
+        assert {hidden for _, hidden in tests.values()} == {True, False}, name
+
+
+def check_solution_and_stub(lab: Lab, solved: dict, question: str) -> None:
+    """Assert that the solution passes every test of a question, and what students begin with passes none."""
+    assert lab.failing(question, solved) == set()
+    stub = SOLUTION.sub(r"\1...\n", lab.solutions[question])
+    assert "SOLUTION" not in stub and stub != lab.solutions[question]
+    assert failing_with(lab, solved, question, stub) == set(lab.tests[question])

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, handed_out_in_secret, leaks, secrets
+from instructor import check_points, check_solution_and_stub, failing_with, handed_out_in_secret, leaks, secrets
 
 from minilab import grading
 from minilab.grading import reports, student, submissions
@@ -23,28 +23,13 @@ LAB = ROOT / "labs" / "01-speculative-decoding.ipynb"
 POINTS = {"q1": 2, "q2": 2, "q3": 4, "q4": 3, "q5a": 3, "q5b": 3, "q7": 4, "q8": 3, "q9": 4}
 
 
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    return Lab(LAB)
-
-
-@pytest.fixture(scope="module")
-def solved(lab) -> dict:
-    return lab.namespace()
-
-
 def test_each_question_has_visible_and_hidden_tests_worth_its_points(lab):
-    assert {name: len(tests) for name, tests in lab.tests.items()} == POINTS
-    for name, tests in lab.tests.items():
-        assert {hidden for _, hidden in tests.values()} == {True, False}, name
+    check_points(lab, POINTS)
 
 
 def test_solutions_pass_and_stubs_fail_every_test(lab, solved):
     for question in POINTS:
-        assert lab.failing(question, solved) == set()
-        stub = SOLUTION.sub(r"\1...\n", lab.solutions[question])
-        assert "SOLUTION" not in stub and stub != lab.solutions[question]
-        assert failing_with(lab, solved, question, stub) == set(lab.tests[question])
+        check_solution_and_stub(lab, solved, question)
 
 
 WORKED, ZEROS = "test_worked_example", "test_zeros_and_batches"

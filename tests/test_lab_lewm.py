@@ -3,34 +3,19 @@
 from pathlib import Path
 
 import pytest
-from instructor import SOLUTION, Lab, failing_with, rejected_less_than_twice
+from instructor import check_points, check_solution_and_stub, failing_with, rejected_less_than_twice
 
 LAB = Path(__file__).resolve().parents[1] / "labs" / "03-leworldmodel.ipynb"
 POINTS = {"q1": 3, "q2": 4, "q3": 4, "q4": 5, "q6": 5, "q7": 5}
 
 
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    return Lab(LAB)
-
-
-@pytest.fixture(scope="module")
-def solved(lab) -> dict:
-    return lab.namespace()
-
-
 def test_each_question_has_visible_and_hidden_tests_worth_its_points(lab):
-    assert {name: len(tests) for name, tests in lab.tests.items()} == POINTS
-    for name, tests in lab.tests.items():
-        assert {hidden for _, hidden in tests.values()} == {True, False}, name
+    check_points(lab, POINTS)
 
 
 @pytest.mark.parametrize("question", POINTS)
 def test_solutions_pass_and_stubs_fail_every_test(lab, solved, question):
-    assert lab.failing(question, solved) == set()
-    stub = SOLUTION.sub(r"\1...\n", lab.solutions[question])
-    assert "SOLUTION" not in stub and stub != lab.solutions[question]
-    assert failing_with(lab, solved, question, stub) == set(lab.tests[question])
+    check_solution_and_stub(lab, solved, question)
 
 
 KNOWN, PAIRS, KNOTS = "test_values_to_know", "test_a_sum_over_pairs", "test_knots_shapes_and_slopes"
