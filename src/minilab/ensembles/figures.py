@@ -1,0 +1,203 @@
+"""The figures of chapter 5: the results of an experiment in, a matplotlib figure out. Losses are in nats a token.
+
+A file sorts the rows of a record as words, so each figure puts them in the order of the numbers that they stand for.
+Where an asymptote lies far below the losses, the axis ends above it.
+
+Shapes: n points, K members.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minilab.core.style import INK, PALETTE, figure
+from minilab.ensembles.scaling import Numbers, PowerLaw
+from minilab.ensembles.study import named
+
+Results = Mapping[str, Any]
+LOSS = "loss (nats a token)"
+SEED = {"marker": "o", "linestyle": "", "markersize": 3, "markeredgewidth": 0, "alpha": 0.6}
+
+
+def epochs_sweep(results: Results) -> Figure:
+    """Validation loss (solid, a dot a seed) and training loss (dashed) over epochs, a color for each weight decay.
+
+    `results["rows"][decay][epochs]` holds `loss`, the `losses` of its seeds and `train`; both keys are texts.
+    """
+    fig, ax = figure()
+    counts: set[float] = set()
+    for color, (decay, rows) in zip(cycle(PALETTE), _by_number(results["rows"]), strict=False):
+        epochs, rows = zip(*_by_number(rows), strict=True)
+        counts.update(epochs)
+        ax.plot(epochs, [row["loss"] for row in rows], color=color, label=f"decay {decay:g}, validation")
+        ax.plot(epochs, [row["train"] for row in rows], "--", color=color, label=f"decay {decay:g}, training")
+        for n, row in zip(epochs, rows, strict=True):
+            ax.plot([n] * len(row["losses"]), row["losses"], color=color, **SEED)
+    _ticks(ax, sorted(counts))
+    ax.set(xlabel="epochs", ylabel=LOSS)
+    return _with_legend(fig, ax)
+
+
+def decay_sweep(results: Results) -> Figure:
+    """Validation loss of each size over weight decay, and over AdamW's time scale; a star is the least.
+
+    Sizes differ in learning rate, so a decay does not say the time scale: it has a picture of its own.
+    `results["rows"][size][decay]` holds `loss` and `time_scale` (epochs); `parameters` lists N of the sizes.
+    """
+    fig, (left, right) = figure(1, 2, height=3.6, sharey=True)
+    every: set[float] = set()
+    for color, N in zip(cycle(PALETTE), results["parameters"], strict=False):
+        found = _by_number(results["rows"][named(N)])
+        decays, rows = [decay for decay, _ in found], [row for _, row in found]
+        every.update(decays)
+        losses, scales = [row["loss"] for row in rows], [row["time_scale"] for row in rows]
+        least = int(np.argmin(losses))
+        for ax, x in ((left, decays), (right, scales)):
+            kept = [i for i, decay in enumerate(decays) if decay > 0]  # without decay there is no time scale
+            ax.plot([x[i] for i in kept], [losses[i] for i in kept], "o-", color=color, label=named(N))
+            if least in kept:
+                ax.plot(x[least], losses[least], "*", color=color, markersize=14)
+        if 0 in decays:
+            left.axhline(losses[decays.index(0)], color=color, linewidth=1, linestyle=":")
+    _ticks(left, sorted(every - {0}), size=8)
+    right.set_xscale("log")
+    left.set(xlabel="weight decay λ (dotted: none)", ylabel=LOSS)
+    right.set(xlabel="time scale 1/(ηλ) (epochs)")
+    return _with_legend(fig, left, columns=4)
+
+
+def k_curves(results: Results, *, average: str = "logits") -> Figure:
+    """Loss over the number of members for each choice of epochs and decay, with the fit A/K + E and its limit (dotted).
+
+    `results["places"][name]` holds `epochs`, `weight_decay`, and under the average `losses` (K), the `standard_error`
+    of all but the last (the band, twice it to each side) and the law under `1/K`.
+    """
+    fig, ax = figure(height=3.8)
+    places = sorted(results["places"].values(), key=lambda row: (row["epochs"], row["weight_decay"]))
+    for color, row in zip(cycle(PALETTE), places, strict=False):
+        curve, label = row[average], f"{row['epochs']} epochs, decay {row['weight_decay']:g}"
+        losses, error = np.array(curve["losses"]), np.array(curve["standard_error"])
+        K = np.arange(1, len(losses) + 1)
+        ax.fill_between(K[:-1], losses[:-1] - 2 * error, losses[:-1] + 2 * error, color=color, alpha=0.15, linewidth=0)
+        _law(ax, K, losses, curve["1/K"], color=color, label=label)
+    most = max(len(row[average]["losses"]) for row in places)
+    _ticks(ax, [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= 8 * most])
+    ax.set(xlabel="members K", ylabel=LOSS)
+    return _with_legend(fig, ax)
+
+
+def size_law(results: Results, *, law: str = "free") -> Figure:
+    """Loss over parameters for each recipe, its law, the asymptote (dotted) and the profile interval of that (shaded).
+
+    `results["recipes"][recipe]` holds `sizes`, each with the `loss` and `losses` of its seeds, and under `law` two laws
+    of which one is chosen ("free", "alpha = 1"). `parameters` lists N of the sizes. A standard recipe follows no such
+    law once more parameters raise its loss: look at its points.
+    """
+    fig, ax = figure(height=3.8)
+    N, shown = results["parameters"], []
+    recipes = dict(sorted(results["recipes"].items(), key=lambda row: -_losses(row[1]["sizes"], N).min()))
+    for color, (recipe, rows) in zip(cycle(PALETTE), recipes.items(), strict=False):
+        losses, fit = _losses(rows["sizes"], N), rows["law"][law]
+        for n in N:
+            seeds = rows["sizes"][named(n)]["losses"]
+            ax.plot([n] * len(seeds), seeds, color=color, **SEED)
+        _law(ax, N, losses, fit, color=color, label=recipe)
+        shown.append(losses)
+    _floor(ax, np.concatenate(shown))
+    for color, rows in zip(cycle(PALETTE), recipes.values(), strict=False):
+        _interval(ax, rows["law"][law], color=color)
+    _ticks(ax, N, [named(n) for n in N])
+    ax.set(xlabel="parameters N", ylabel=LOSS)
+    return _with_legend(fig, ax)
+
+
+def scaling_plane(results: Results) -> Figure:
+    """Is it better to train one larger model or more members? Both over all parameters together.
+
+    `results["sizes"][name]` holds the `single` model's loss when it is tuned alone, and the `losses` (K) of an
+    ensemble; `parameters` lists N of the sizes.
+    """
+    fig, ax = figure(height=3.8)
+    N = results["parameters"]
+    rows = [results["sizes"][named(n)] for n in N]
+    ax.plot(N, [row["single"] for row in rows], "s-", color=INK, label="one model, tuned")
+    for color, n, row in zip(cycle(PALETTE), N, rows, strict=False):
+        K = np.arange(1, len(row["losses"]) + 1)
+        ax.plot(n * K, row["losses"], "o-", color=color, label=f"members of {named(n)}")
+    _ticks(ax, N, [named(n) for n in N])
+    ax.set(xlabel="parameters of all members together", ylabel=LOSS)
+    return _with_legend(fig, ax)
+
+
+def data_law(results: Results) -> Figure:
+    """Loss over unique tokens for each recipe, with its law; and how many times the data the standard recipe needs.
+
+    `results["rows"][tokens][recipe]["loss"]`, with tokens as text, `results["laws"][recipe]`, and
+    `results["efficiency"][tokens][recipe]`, None where the standard recipe never gets there.
+    """
+    fig, (left, right) = figure(1, 2, height=3.6)
+    tokens, rows = zip(*_by_number(results["rows"]), strict=True)
+    saved = [row for _, row in _by_number(results["efficiency"])]
+    losses = {recipe: np.array([row[recipe]["loss"] for row in rows]) for recipe in results["laws"]}
+    recipes = sorted(losses, key=lambda recipe: -losses[recipe].min())
+    for color, recipe in zip(cycle(PALETTE), recipes, strict=False):
+        _law(left, tokens, losses[recipe], results["laws"][recipe], color=color, label=recipe, beyond=2)
+        right.plot(tokens, [np.nan if row[recipe] is None else row[recipe] for row in saved], "o-", color=color)
+    _floor(left, np.concatenate(list(losses.values())))
+    for ax in (left, right):
+        _ticks(ax, tokens, [named(n) for n in tokens], size=8)
+    left.set(xlabel="unique tokens D", ylabel=LOSS)
+    right.set(xlabel="unique tokens D", ylabel="data efficiency D′/D (times)", ylim=(0, None))
+    return _with_legend(fig, left, columns=3)
+
+
+def _law(ax: Axes, x: Numbers, losses: Float[np.ndarray, "n"], law: Results, *, color: str, label: str,
+         beyond: float = 8) -> None:
+    """Points, the law on to so many times the last x, and its asymptote."""
+    at = np.geomspace(x[0], beyond * x[-1], 200)
+    ax.plot(x, losses, "o", color=color)
+    ax.plot(at, PowerLaw(law["A"], law["alpha"], law["E"])(at), color=color, label=label)
+    ax.axhline(law["E"], color=color, linewidth=1, linestyle=":")
+
+
+def _interval(ax: Axes, law: Results, *, color: str) -> None:
+    """The interval of the asymptote. An open side ends with the axis, which stays as it is."""
+    if "profile" not in law:
+        return
+    bottom, top = ax.get_ylim()
+    low, high = (end if open_ else value for value, open_, end in
+                 zip(law["profile"], law["open"], (bottom, top), strict=True))
+    ax.axhspan(max(low, bottom), min(high, top), color=color, alpha=0.12, linewidth=0)
+    ax.set_ylim(bottom, top)
+
+
+def _floor(ax: Axes, losses: Float[np.ndarray, "n"]) -> None:
+    """Ends the axis not further below the losses than they are apart."""
+    low, high = float(losses.min()), float(losses.max())
+    ax.set_ylim(max(ax.get_ylim()[0], 2 * low - high - 0.05), high + 0.08 * (high - low) + 0.01)
+
+
+def _losses(sizes: Results, N: Sequence[float]) -> Float[np.ndarray, "n"]:
+    return np.array([sizes[named(n)]["loss"] for n in N])
+
+
+def _by_number(rows: Mapping[str, Any]) -> list[tuple[float, Any]]:
+    """Rows in the order of the numbers that name them."""
+    return sorted(((float(name), row) for name, row in rows.items()), key=lambda row: row[0])
+
+
+def _ticks(ax: Axes, values: Sequence[float], labels: Sequence[str] | None = None, *, size: float = 10) -> None:
+    """A logarithmic axis with these ticks alone."""
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(values, labels or [f"{value:g}" for value in values], fontsize=size)
+    ax.minorticks_off()
+
+
+def _with_legend(fig: Figure, ax: Axes, *, columns: int = 2) -> Figure:
+    fig.legend(*ax.get_legend_handles_labels(), ncols=columns, loc="outside lower center", frameon=False)
+    return fig
