@@ -60,6 +60,31 @@ def test_standard_recipe_saves_nothing_over_itself():
         assert row["standard"] == pytest.approx(1)
 
 
+def test_students_are_measured_beside_their_teachers_and_keep_what_the_definition_says():
+    found = run("distill")
+    rows = {name: sum(row["losses"]) / len(row["losses"]) for name, row in found["rows"].items()}
+    assert rows["ensemble"] < rows["one teacher"]
+    for arm, kept in found["retention"].items():
+        if kept:
+            share = (rows["regularized"] - rows[arm]) / (rows["regularized"] - rows["ensemble"])
+            assert kept[0] == pytest.approx(share, rel=1e-3) and kept[1] <= kept[0] <= kept[2]
+
+
+def test_soup_of_one_beginning_is_near_its_ensemble_and_of_two_it_is_not():
+    found = run("continued")
+    for row in found["rows"].values():
+        assert row["soup"] - row["ensemble"] < 0.05
+    apart = found["begun apart"]
+    assert apart["soup"] - apart["ensemble"] > 0.05
+
+
+def test_a_model_that_has_learned_nothing_answers_a_quarter_of_the_questions_within_the_interval():
+    for row in run("downstream")["rows"].values():
+        for kind in ("easy", "hard"):
+            share, low, high = row[kind]["score"]
+            assert 0 <= low <= share <= high <= 1
+
+
 @pytest.mark.parametrize("study", [LAPTOP, CARD])
 def test_studies_are_of_the_sizes_that_the_paper_compares(study):
     from minilab.ensembles.runs import parameters

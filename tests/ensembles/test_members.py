@@ -3,7 +3,8 @@
 import json
 import math
 import warnings
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,9 @@ from minilab.ensembles.members import (
     schedule,
     train_members,
     validation_loss,
+    weights_sha256,
 )
+from minilab.ensembles.model import seeded
 from minilab.nn.transformer import Transformer, TransformerConfig
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -62,10 +65,11 @@ def stop_at(step: int):
     return stop
 
 
-def alone(windows, config, hyper: Hyper, run: RunConfig) -> tuple[Transformer, list[float], list[float]]:
+def alone(windows, config, hyper: Hyper, run: RunConfig, start: Transformer | None = None
+          ) -> tuple[Transformer, list[float], list[float]]:
     """One model, trained with torch's own optimizer and clipping: the model, its losses, its gradients' norms."""
     torch.manual_seed(hyper.init_seed)
-    model = Transformer(config)
+    model = deepcopy(start) if start else Transformer(config)
     idle = [model.embed.weight] + [m.weight for m in model.modules() if type(m).__name__ == "RMSNorm"]
     busy = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
     assert len(idle) + len(busy) == len(list(model.parameters()))
@@ -104,6 +108,45 @@ def test_members_become_what_they_become_alone(clip):
         torch.testing.assert_close(together.losses[k], torch.tensor(losses), rtol=0, atol=1e-5)
         for a, b in zip(weights(together.model.member(k)), weights(model), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_members_of_one_start_become_what_they_become_alone_from_there():
+    start = alone(text(seed=1), CONFIG, HYPERS[0], RUN)[0]
+    before = [p.clone() for p in weights(start)]
+    together = train_members(text(), CONFIG, HYPERS, RUN, start=start)
+    assert all(torch.equal(a, b) for a, b in zip(weights(start), before, strict=True))
+    for k, hyper in enumerate(HYPERS):
+        model, losses, _ = alone(text(), CONFIG, hyper, RUN, start)
+        torch.testing.assert_close(together.losses[k], torch.tensor(losses), rtol=0, atol=1e-5)
+        for a, b in zip(weights(together.model.member(k)), weights(model), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="hidden_dim=16.* cannot start from a model of .*hidden_dim=12"):
+        train_members(text(), replace(CONFIG, hidden_dim=16), HYPERS, RUN, start=start)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Windows as they lie, and so many times the loss."""
+
+    times: int = 1
+
+    def as_they_lie(self, N, batch, *, seed, epoch):
+        return torch.arange(N // batch * batch).view(-1, batch)
+
+    def losses(self, model, windows):
+        return self.times * model.losses(windows)
+
+
+def test_an_order_and_a_loss_of_ones_own_are_followed():
+    run, usual = replace(RUN, epochs=1), train_members(text(), CONFIG, HYPERS[1:2], replace(RUN, epochs=1))
+    mixed = text()[order(16, 3, seed=1, epoch=0).flatten()]
+    found = train_members(mixed, CONFIG, HYPERS[1:2], run, draw=Own().as_they_lie, loss=Own().losses)
+    assert torch.equal(found.losses, usual.losses)
+    assert all(torch.equal(a, b) for a, b in zip(weights(found.model), weights(usual.model), strict=True))
+    twice = train_members(text(), CONFIG, HYPERS[1:2], run, loss=Own(2).losses)
+    assert twice.losses[0, 0] == 2 * usual.losses[0, 0]
+    short = train_members(mixed[:6], CONFIG, HYPERS[:1], RUN, draw=Own().as_they_lie)
+    assert short.losses.shape == (1, 10)  # five epochs of two steps
 
 
 def test_a_diverging_member_is_frozen_and_the_others_do_not_notice():
@@ -208,6 +251,23 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, named):
         train_members(change.get("windows", text()), change.get("config", CONFIG), change.get("hypers", HYPERS), other)
 
 
+@pytest.mark.parametrize("given, other, named", [
+    ({}, {"start": 3}, "start None, not '"), ({"start": 3}, {"start": 4}, "start '.*', not '"),
+    ({"start": 3}, {}, "start '.*', not None"), ({"draw": Own().as_they_lie}, {}, "order '.*', not None"),
+    ({"loss": Own(1).losses}, {"loss": Own(2).losses}, "loss '.*', not '"),
+])
+def test_a_checkpoint_with_another_start_order_or_loss_is_refused(tmp_path, given, other, named):
+    def options(chosen: dict) -> dict:
+        return chosen | {"start": seeded(CONFIG, [chosen["start"]]).member(0)} if "start" in chosen else chosen
+
+    run = replace(RUN, epochs=1, checkpoint=tmp_path / "run.safetensors")
+    first = train_members(text(), CONFIG, HYPERS, run, **options(given))
+    again = train_members(text(), CONFIG, HYPERS, run, **options(given))
+    assert all(torch.equal(a, b) for a, b in zip(weights(again.model), weights(first.model), strict=True))
+    with pytest.raises(ValueError, match=f"belongs to another run .*{named}"):
+        train_members(text(), CONFIG, HYPERS, run, **options(other))
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     run = replace(RUN, epochs=1, checkpoint=tmp_path / "run.safetensors")
@@ -254,7 +314,11 @@ def test_members_travel_in_files_of_their_own(tmp_path):
     for a, b in zip(weights(back), weights(trained.model), strict=True):
         assert torch.equal(a, b[[2, 0]])
     assert cards[0]["hyper"] == {"lr": 3e-2, "weight_decay": 1.0, "init_seed": 0, "data_seed": 5}
-    assert cards[0]["run"]["epochs"] == 5 and cards[0]["licence"] == "CC0-1.0"
+    assert cards[0]["run"]["epochs"] == 5 and cards[0]["licence"] == "CC0-1.0" and "start" not in cards[0]
+    start = trained.model.member(1)
+    later = train_members(text(seed=1), CONFIG, HYPERS[:1], RUN, start=start)
+    card = load_members([save_member(later, 0, tmp_path / "later.safetensors", card=CARD)])[1][0]
+    assert card["start"] == weights_sha256(start) != weights_sha256(trained.model.member(0))
 
 
 def test_members_that_disagree_are_no_ensemble(tmp_path):

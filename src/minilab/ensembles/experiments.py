@@ -1,7 +1,13 @@
 """The experiments of chapter 5, by name."""
 
 from minilab.core.records import Experiment
-from minilab.ensembles import experiments_data, experiments_members, experiments_size, experiments_speed
+from minilab.ensembles import (
+    experiments_data,
+    experiments_members,
+    experiments_size,
+    experiments_speed,
+    experiments_teach,
+)
 
 EXPERIMENTS = {
     "epochs": Experiment(experiments_size.epochs, experiments_size.EPOCHS),
@@ -10,5 +16,8 @@ EXPERIMENTS = {
     "together": Experiment(experiments_members.together, experiments_members.MEMBERS),
     "data": Experiment(experiments_data.data, experiments_data.DATA),
     "joint": Experiment(experiments_members.joint, experiments_members.JOINT),
+    "distill": Experiment(experiments_teach.distill, experiments_teach.DISTILL),
+    "downstream": Experiment(experiments_teach.downstream, experiments_teach.DOWNSTREAM),
+    "continued": Experiment(experiments_teach.continued, experiments_teach.CONTINUED),
     "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
 }

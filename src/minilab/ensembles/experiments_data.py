@@ -34,7 +34,7 @@ def smaller(study: Study, sizes: int) -> Study:
 
 
 DATA = {
-    "cpu": DataPreset("cpu", smaller(QUICK, 4), (512, 1024, 2048), device="cpu"),
+    "cpu": DataPreset("cpu", smaller(QUICK, 2), (512, 1024, 2048), K=3, device="cpu"),
     "two-cores": DataPreset("two-cores", smaller(LAPTOP, 3), (16_384, 32_768, 65_536), device="cpu"),
     "gpu": DataPreset("gpu", smaller(CARD, 3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
 }

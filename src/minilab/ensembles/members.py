@@ -11,6 +11,7 @@ becomes the model that it would become alone. Notable:
 - A member whose loss or gradient is no longer finite stops where it is. The others do not notice.
 - A step's windows are a function of the step, so a resumed run is the run that was never interrupted.
 - Nothing in a step waits for the GPU, which replays it as one graph.
+- Continued pre-training (`start`) and distillation (`draw`, `loss`) are this loop too.
 
 Shapes: K members, P parameters of one, N windows of T + 1 tokens, B windows a step, S steps an epoch.
 """
@@ -29,7 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilab.core.files import replacing
 from minilab.core.progress import progress
@@ -41,6 +42,11 @@ from minilab.nn.transformer import Transformer, TransformerConfig
 
 EPS = 1e-8  # of AdamW
 LEAST_WARMUP = 10  # steps: a hundredth of a short run is none
+
+# (N, batch, *, seed, epoch): the windows of each step of an epoch. `order` is the usual one.
+Order = Callable[..., Int[Tensor, "S B"]]
+# What a step goes down for each member, from the model and the step's windows K B T1. `Stack.losses` is the usual one.
+Loss = Callable[[Stack, Int[Tensor, "K B T1"]], Float[Tensor, "K"]]
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,7 @@ class Members:
     run: RunConfig
     losses: Float[Tensor, "K steps"]  # on each step's windows before the step; NaN from where a member diverged
     corpus: str  # SHA-256 of the windows
+    unusual: dict[str, str]  # start, order and loss, if they were given
     wall_s: float  # seconds of training over all resumed parts, without on_log and saving
 
     @property
@@ -158,29 +165,38 @@ def train_members(
     hypers: Sequence[Hyper],
     run: RunConfig,
     *,
+    start: Transformer | None = None,
+    draw: Order = order,
+    loss: Loss | None = None,
     on_log: Callable[[int, Stack], None] | None = None,
 ) -> Members:
     """Train one member for each of `hypers` on the device of `windows`.
+
+    All begin with the weights of `start`, if given, and not with those of their seeds: continued pre-training. A
+    checkpoint knows `draw` and `loss` by their repr: give a method of a dataclass that shows what it depends on.
 
     `on_log(steps, model)` is called every `log_every` steps and at the end, with the number of steps done: for a curve
     of validation losses. Members that diverge are frozen with a warning. Raises ValueError for windows that do not fit
     the model or the batch, and if the checkpoint is damaged or belongs to another run; OSError if it cannot be saved.
     """
     hypers = tuple(hypers)
-    _check(windows, config, hypers, run)
+    _check(windows, config, hypers, run, start)
     corpus, windows = _fingerprint(windows), windows.long()
-    state = _State(config, hypers, run, corpus, windows.device)
-    start = state.resume()
+    unusual = {"start": start and weights_sha256(start), "order": None if draw is order else repr(draw),
+               "loss": loss and repr(loss)}
+    model = seeded(config, [hyper.init_seed for hyper in hypers]) if start is None else stack([start] * len(hypers))
+    state = _State(model.float().to(windows.device), hypers, run, {"corpus": corpus, **unusual}, loss or Stack.losses)
+    first = state.resume()
     one_step = ReplayedSteps(state.step, windows.device) if run.replay and windows.is_cuda else state.step
-    per_epoch = len(windows) // run.batch
+    per_epoch = len(draw(len(windows), run.batch, seed=hypers[0].data_seed, epoch=0))
     steps = run.epochs * per_epoch
     numbers = schedule(steps, run).to(windows.device)  # where the GPU reads them without waiting
     clock, epoch = time.perf_counter(), None
-    bar = progress(range(start, steps), desc=f"{len(hypers)} members", unit="step")
+    bar = progress(range(first, steps), desc=f"{len(hypers)} members", unit="step")
     for step in bar:
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            drawn = [order(len(windows), run.batch, seed=hyper.data_seed, epoch=epoch) for hyper in hypers]
+            drawn = [draw(len(windows), run.batch, seed=hyper.data_seed, epoch=epoch) for hyper in hypers]
             drawn = torch.stack(drawn, dim=1).to(windows.device)  # S K B
         state.pending.append(one_step((windows[drawn[step % per_epoch]], numbers[step])))
         done = step + 1
@@ -195,13 +211,17 @@ def train_members(
             if log_now and on_log is not None:
                 on_log(done, state.model)
             clock = time.perf_counter()
-    return Members(state.model, hypers, run, state.losses, corpus, state.wall_s)
+    return Members(state.model, hypers, run, state.losses, corpus, {k: v for k, v in unusual.items() if v},
+                   state.wall_s)
 
 
-def _check(windows: Tensor, config: TransformerConfig, hypers: Sequence[Hyper], run: RunConfig) -> None:
+def _check(windows: Tensor, config: TransformerConfig, hypers: Sequence[Hyper], run: RunConfig,
+           start: Transformer | None) -> None:
     """Raise ValueError for what cannot be trained on."""
     if not hypers:
         raise ValueError("no members: give at least one Hyper")
+    if start is not None and start.config != config:
+        raise ValueError(f"members of {config} cannot start from a model of {start.config}: give its configuration")
     N, length = windows.shape[0], windows.shape[1] - 1
     if N < run.batch:
         raise ValueError(f"{N} windows do not fill one batch of {run.batch}: give more text, shorter windows, or a "
@@ -222,6 +242,14 @@ def _fingerprint(windows: Int[Tensor, "N T1"]) -> str:
     return digest.hexdigest()
 
 
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters, as float32."""
+    digest = hashlib.sha256()
+    for p in model.parameters():
+        digest.update(p.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def _numbers(run: RunConfig) -> dict:
     """What of a run sets its result, and not how it is watched or kept."""
     free = ("checkpoint", "checkpoint_every", "log_every", "replay")
@@ -231,12 +259,10 @@ def _numbers(run: RunConfig) -> dict:
 class _State:
     """What changes in a run and what a checkpoint holds: weights, moments, who is alive, losses."""
 
-    def __init__(self, config: TransformerConfig, hypers: tuple[Hyper, ...], run: RunConfig, corpus: str,
-                 device: torch.device) -> None:
-        self.hypers, self.run = hypers, run
-        identity = {"config": asdict(config), "members": [asdict(hyper) for hyper in hypers], **_numbers(run)}
-        self.identity = json.loads(json.dumps({**identity, "corpus": corpus}))  # as it reads back: tuples become lists
-        self.model = seeded(config, [hyper.init_seed for hyper in hypers]).to(device)
+    def __init__(self, model: Stack, hypers: tuple[Hyper, ...], run: RunConfig, given: Mapping, loss: Loss) -> None:
+        self.model, self.hypers, self.run, self.loss, device = model, hypers, run, loss, model.device
+        identity = {"config": asdict(model.config), "members": [asdict(hyper) for hyper in hypers], **_numbers(run)}
+        self.identity = json.loads(json.dumps({**identity, **given}))  # as it reads back: tuples become lists
         named = sorted(self.model.folded.named_parameters(), key=lambda item: not decays(item[0]))
         self.params = [p for _, p in named]
         sizes = [p[0].numel() for p in self.params]
@@ -258,7 +284,7 @@ class _State:
         """The members' losses on their windows, and a step down each. `batch` has a row of `schedule` too."""
         windows, numbers = batch
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.model.losses(windows)
+            losses = self.loss(self.model, windows)
         grads = torch.autograd.grad(losses.sum(), self.params)
         losses, grads = losses.detach(), torch.cat([g.flatten(1) for g in grads], dim=1, out=self.grads)  # K P
         norms = grads.norm(dim=1, keepdim=True)  # K 1
@@ -334,7 +360,7 @@ def save_member(members: Members, k: int, path: Path | str, *, card: Mapping, dt
     if (step := members.diverged[k]) is not None:
         raise ValueError(f"member {k} diverged at step {step}; save the others, or train it again with a lower lr")
     facts = {"config": asdict(members.model.config), "hyper": asdict(members.hypers[k]), "run": _numbers(members.run),
-             "corpus": members.corpus}
+             "corpus": members.corpus, **members.unusual}
     return save_weights(members.model.member(k).state_dict(), path, card={**card, **facts}, dtype=dtype)
 
 

@@ -99,7 +99,7 @@ CARD = Study(
 # For tests and the live preset: it has learned next to nothing.
 QUICK = Study(
     Data(1024, length=32, valid_tokens=512),
-    models=tuple(sized(d, 1, vocab=1024, length=32) for d in (8, 12, 16, 24)),
+    models=tuple(sized(d, 1, vocab=1024, length=128) for d in (8, 12, 16, 24)),
     standard=(Place(2, 1e-2, 0.1),) * 4, regularized=(Place(2, 1e-2, 0.4),) * 4,
     grid=Grid((1, 2), (1e-2,), (0.1, 0.4)), seeds=(0, 1),
 )
