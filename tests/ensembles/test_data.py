@@ -155,7 +155,7 @@ def test_damaged_text_is_refused_with_the_way_back(tmp_path, monkeypatch):
         (tmp_path / "ensembles" / name).write_bytes(asset_path(f"ensembles/{name}").read_bytes())
     file = tmp_path / "ensembles" / "manual-valid.txt.xz"
     file.write_bytes(file.read_bytes()[:-100])
-    monkeypatch.setattr(data, "asset_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("minilab.corpus.text.asset_path", lambda name: tmp_path / name)
     with pytest.raises(ValueError, match="corrupted or truncated.*git checkout -- assets/ensembles/manual-valid"):
         load_text("manual-valid")
 

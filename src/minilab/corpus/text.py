@@ -60,19 +60,19 @@ def _stdlib() -> dict[str, str]:
     return texts
 
 
-def read_asset(name: str) -> bytes:
-    """The bytes of a file in assets/speculative, once they match the hash on its card.
+def read_asset(name: str, *, folder: str = "speculative") -> bytes:
+    """The bytes of a file in a folder of assets/, once they match the hash on its card.
 
     Raises ValueError if they do not.
     """
-    path = asset_path(f"speculative/{name}")
+    path = asset_path(f"{folder}/{name}")
     data = path.read_bytes()
     card = json.loads(path.with_name(f"{name.split('.')[0]}.card.json").read_text(encoding="utf-8"))
     if hashlib.sha256(data).hexdigest() != card["sha256"]:
         raise ValueError(
             f"{path} is corrupted or truncated: {len(data)} bytes that do not match its card "
             f"({card['bytes']} bytes, sha256 {card['sha256']}). Restore it with `git checkout -- "
-            f"assets/speculative/{name}` in a clone, or by installing minilab again"
+            f"assets/{folder}/{name}` in a clone, or by installing minilab again"
         )
     return data
 

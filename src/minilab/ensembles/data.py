@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -32,7 +31,7 @@ from torch import Tensor
 from minilab.core.device import cache_dir
 from minilab.core.files import replacing
 from minilab.core.weights import asset_path
-from minilab.corpus.text import END, documents, token_stream, train_tokenizer
+from minilab.corpus.text import END, documents, read_asset, token_stream, train_tokenizer
 
 DOMAINS = ("web", "manual")  # kernel documentation; Python documentation
 TEXTS = tuple(f"{domain}-{part}" for domain in DOMAINS for part in ("train", "valid"))
@@ -121,20 +120,15 @@ def load_text(name: str) -> str:
 
     Raises ValueError for another name and for a damaged file.
     """
-    path, card = _asset(name)
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != card["sha256"]:
-        raise ValueError(f"{path} is corrupted or truncated: {len(data)} bytes that do not match its card "
-                         f"({card['bytes']} bytes, sha256 {card['sha256']}). Restore it with `git checkout -- "
-                         f"assets/ensembles/{path.name}` in a clone, or by installing minilab again")
-    return lzma.decompress(data).decode()
+    _sha256(name)  # which knows the names
+    return lzma.decompress(read_asset(f"{name}.txt.xz", folder="ensembles")).decode()
 
 
-def _asset(name: str) -> tuple[Path, dict]:
+def _sha256(name: str) -> str:
+    """Of a text's file, as its card has it."""
     if name not in TEXTS:
         raise ValueError(f"unknown text {name!r}; choose {', '.join(TEXTS)}")
-    card = json.loads(asset_path(f"ensembles/{name}.card.json").read_text(encoding="utf-8"))
-    return asset_path(f"ensembles/{name}.txt.xz"), card
+    return json.loads(asset_path(f"ensembles/{name}.card.json").read_text(encoding="utf-8"))["sha256"]
 
 
 @functools.cache
@@ -183,7 +177,7 @@ def token_bytes(tokenizer: Tokenizer) -> Int64[Tensor, "V"]:
 
 def _kept(name: str, vocab_size: int, kind: str, make: Callable[[], bytes]) -> bytes:
     """What `make` makes, from the cache folder if the same has been made before."""
-    facts = (tokenizers.__version__, TOKENIZER_BYTES, _asset("web-train")[1]["sha256"], _asset(name)[1]["sha256"])
+    facts = (tokenizers.__version__, TOKENIZER_BYTES, _sha256("web-train"), _sha256(name))
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     path = cache_dir() / "ensembles" / f"{name}-{vocab_size}-{key}.{kind}"
     if path.is_file():
