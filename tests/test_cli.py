@@ -52,6 +52,7 @@ def broken(preset):
 
 presets = {"cpu": Preset("cpu"), "gpu": Preset("gpu", device="auto", steps=9)}
 EXPERIMENTS = {f.__name__: Experiment(f, presets) for f in (speed, wait, broken)}
+EXPERIMENTS["wait"] = Experiment(wait, presets, lambda preset: f"{preset.steps} trainings are missing")
 '''
 
 INSTALL = '''
@@ -100,6 +101,13 @@ def test_run_equals_the_function_and_saves_its_record(toy, capsys):
     assert record.compare(direct, rtol=0.0) == []
     assert record.results["nested"]["seed"] == 7 and record.provenance["seed"] == 7
     assert str(toy / "toy" / "speed.gpu.json") in capsys.readouterr().out
+
+
+def test_dry_run_says_what_is_missing_and_runs_nothing(toy, capsys):
+    assert cli.main(["run", "toy/wait", "--dry-run", "--set", "steps=12"]) == 0
+    assert capsys.readouterr().out == "12 trainings are missing\n" and not toy.exists()
+    assert cli.main(["run", "toy/speed", "--dry-run"]) == 2
+    assert "nothing to say" in capsys.readouterr().err
 
 
 def test_pair_and_other_fields_replace_the_presets_and_are_told_by_the_record(toy, tmp_path, capsys):

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="any other field of the preset, such as prompts=8; may be repeated",
     )
     run.add_argument("--records", type=Path, metavar="DIR", help="where to save, instead of records/")
+    run.add_argument("--dry-run", action="store_true", help="only say which trainings are missing and what they cost")
 
     show = add("show", _show, "Print a record: its results and where they come from.")
     show.add_argument("experiment", metavar="METHOD/EXPERIMENT")
@@ -126,12 +127,17 @@ def _run(arguments: argparse.Namespace) -> None:
     given = {"device": arguments.device, "seed": arguments.seed}
     given = {k: v for k, v in given.items() if v is not None}
     changes = _changes(preset, arguments.pair, arguments.set)
-    if changes and arguments.records is None:
+    if changes and arguments.records is None and not arguments.dry_run:
         raise WrongCall(
             f"with another {', '.join(changes)} the outcome is not the book's; say where its record goes: "
             "--records DIR"
         )
     preset = dataclasses.replace(preset, **given, **changes)
+    if arguments.dry_run:
+        if experiment.dry_run is None:
+            raise WrongCall(f"{arguments.experiment} does not keep its trainings, so a dry run has nothing to say")
+        print(experiment.dry_run(preset))
+        return
     try:
         device = pick_device(preset.device)
     except ValueError as error:

@@ -11,9 +11,9 @@ from minilab.ensembles.runs import (
     Run,
     Task,
     carry_out,
+    dry_run,
     grouped,
     members,
-    missing_flops,
     outcome,
     parameters,
     runs_folder,
@@ -46,7 +46,8 @@ def test_what_is_there_is_not_trained_again(monkeypatch):
                         lambda *args, **kw: trained.append(args[2]) or train_members(*args, **kw))
     both = carry_out(RUNS[:3], device="cpu")
     assert trained == [[RUNS[2].hyper]] and both[:2] == first
-    assert missing_flops(RUNS) == ([RUNS[3]], RUNS[3].flops)
+    told = dry_run(RUNS).splitlines()
+    assert told[0].startswith(f"1 of 4 runs are missing, {RUNS[3].flops:.1e}") and "decay 1, seed 1" in told[1]
 
 
 def test_kept_members_are_what_was_measured_and_are_trained_anew_if_they_were_not_kept():

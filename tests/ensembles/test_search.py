@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from minilab.ensembles.recipes import Grid, Place, for_ensembles, runs_at, standard, time_scale
-from minilab.ensembles.runs import Data, Outcome, Task, carry_out
+from minilab.ensembles.recipes import Grid, Place, for_ensembles, standard, time_scale
+from minilab.ensembles.runs import Data, Outcome, Task, carry_out, dry_run
 from minilab.ensembles.search import neighbors, outlook, search
 from minilab.nn.transformer import TransformerConfig
 
@@ -85,16 +85,14 @@ def test_diverged_places_lose_and_a_search_with_nothing_else_refuses():
 def test_search_trains_what_is_missing_and_a_second_one_nothing(monkeypatch):
     grid = Grid(epochs=(1, 2), lr=(3e-3, 1e-2), weight_decay=(0.1,))
     found = search(TASK, Place(1, 3e-3, 0.1), grid)
-    assert found.certified and "0 of 3" in outlook(TASK, found.place, grid)
+    assert found.certified and "0 of 3" in dry_run(outlook(TASK, found.place, grid))
     monkeypatch.setattr("minilab.ensembles.runs.train_members", None)
     assert search(TASK, Place(1, 3e-3, 0.1), grid) == found
 
 
-def test_outlook_names_what_is_missing_and_its_cost():
-    text = outlook(TASK, Place(1, 3e-3, 0.1), Grid(epochs=(1, 2), lr=(3e-3,), weight_decay=(0.1,)))
-    first, second = (run.flops for run in (*runs_at(TASK, Place(1, 3e-3, 0.1), (0,)),
-                                           *runs_at(TASK, Place(2, 3e-3, 0.1), (0,))))
-    assert text.startswith(f"2 of 2 runs are missing, {first + second:.1e}") and second == 2 * first
+def test_outlook_is_a_place_and_its_neighbors():
+    runs = outlook(TASK, Place(1, 3e-3, 0.1), Grid(epochs=(1, 2), lr=(3e-3,), weight_decay=(0.1,)), seeds=(0, 1))
+    assert [(run.epochs, run.hyper.init_seed) for run in runs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
 
 
 def test_place_off_the_grid_and_grid_out_of_order_are_refused():

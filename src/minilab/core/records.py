@@ -126,6 +126,7 @@ class Experiment:
 
     run: Callable[[Any], Record]
     presets: dict[str, Any]  # "cpu" and "gpu", frozen dataclasses with at least name, seed and device
+    dry_run: Callable[[Any], str] | None = None  # what a run with a preset would train, for those that keep their runs
 
     @property
     def summary(self) -> str:

@@ -8,12 +8,17 @@ from minilab.ensembles import (
     experiments_speed,
     experiments_teach,
 )
+from minilab.ensembles.runs import dry_run
 
 EXPERIMENTS = {
-    "epochs": Experiment(experiments_size.epochs, experiments_size.EPOCHS),
-    "decay": Experiment(experiments_size.decay, experiments_size.DECAY),
-    "sizes": Experiment(experiments_size.sizes, experiments_size.SIZES),
-    "together": Experiment(experiments_members.together, experiments_members.MEMBERS),
+    "epochs": Experiment(experiments_size.epochs, experiments_size.EPOCHS,
+              lambda preset: dry_run(experiments_size.epochs_runs(preset))),
+    "decay": Experiment(experiments_size.decay, experiments_size.DECAY,
+             lambda preset: dry_run(experiments_size.decay_runs(preset))),
+    "sizes": Experiment(experiments_size.sizes, experiments_size.SIZES,
+             lambda preset: dry_run(experiments_size.sizes_runs(preset))),
+    "together": Experiment(experiments_members.together, experiments_members.MEMBERS,
+                           lambda preset: dry_run(experiments_members.together_runs(preset))),
     "data": Experiment(experiments_data.data, experiments_data.DATA),
     "joint": Experiment(experiments_members.joint, experiments_members.JOINT),
     "distill": Experiment(experiments_teach.distill, experiments_teach.DISTILL),

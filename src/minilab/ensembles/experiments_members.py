@@ -13,7 +13,7 @@ from minilab.ensembles.experiments_size import of_fit, tuned
 from minilab.ensembles.limits import nested_limit, two_member_limit
 from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import Place, for_ensembles, runs_at
-from minilab.ensembles.runs import Task, members, parameters
+from minilab.ensembles.runs import Run, Task, members, parameters
 from minilab.ensembles.scaling import fit_power_law
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, told
 
@@ -56,6 +56,11 @@ def together(preset: MembersPreset) -> Record:
         rows[f"{place.epochs} epochs, decay {place.weight_decay:g}"] = row
     return Record.new(experiment="ensembles/together", preset=preset, started=started, results={
         "tokens": task.data.tokens, "parameters": parameters(task.model), "places": rows})
+
+
+def together_runs(preset: MembersPreset) -> list[Run]:
+    task = preset.study.task(preset.size)
+    return [run for place in preset.places for run in runs_at(task, place, range(preset.K))]
 
 
 def ensemble(study: Study, task: Task, place: Place, K: int, device: str) -> tuple[Stack, dict]:

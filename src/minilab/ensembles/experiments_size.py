@@ -8,10 +8,10 @@ import numpy as np
 from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
-from minilab.ensembles.recipes import Place, runs_at, standard
-from minilab.ensembles.runs import parameters
+from minilab.ensembles.recipes import Grid, Place, runs_at, standard
+from minilab.ensembles.runs import Run, parameters
 from minilab.ensembles.scaling import Fit, bootstrap, fit_power_law, percentiles, profile_interval
-from minilab.ensembles.search import search
+from minilab.ensembles.search import outlook, search
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, best, runs_of, told
 
 
@@ -41,13 +41,22 @@ def epochs(preset: EpochsPreset) -> Record:
     """Validation and training loss against epochs, with the usual weight decay and with a heavy one."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
     task, rows = preset.study.task(preset.size), {}
-    places = {(decay, n): [Place(n, lr, decay) for lr in preset.lr] for decay in preset.decays for n in preset.epochs}
-    preset.study.carry([run for some in places.values() for run in runs_of(task, some, preset.seeds)], device)
-    for (decay, n), some in places.items():
+    preset.study.carry(epochs_runs(preset), device)  # all at once: they can share programs
+    for (decay, n), some in _epochs_places(preset).items():
         outcomes = preset.study.carry(runs_of(task, some, preset.seeds), device)
         rows.setdefault(f"{decay:g}", {})[str(n)] = best(task, some, preset.seeds, outcomes)
     return Record.new(experiment="ensembles/epochs", preset=preset, started=started, results={
         "parameters": parameters(task.model), "tokens": task.data.tokens, "steps_an_epoch": task.steps, "rows": rows})
+
+
+def _epochs_places(preset: EpochsPreset) -> dict[tuple[float, int], list[Place]]:
+    """For each decay and number of epochs, those of which the best is shown."""
+    return {(decay, n): [Place(n, lr, decay) for lr in preset.lr] for decay in preset.decays for n in preset.epochs}
+
+
+def epochs_runs(preset: EpochsPreset) -> list[Run]:
+    task = preset.study.task(preset.size)
+    return [run for some in _epochs_places(preset).values() for run in runs_of(task, some, preset.seeds)]
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,21 @@ def decay(preset: DecayPreset) -> Record:
     started, device = time.perf_counter(), str(pick_device(preset.device))
     rows, study = {}, preset.study
     for i, name in enumerate(progress(study.names, desc="sizes", unit="size")):
-        task = study.task(i)
-        places = [replace(study.regularized[i], weight_decay=decay) for decay in preset.decays]
+        task, places, n = study.task(i), _decay_places(preset, i), len(preset.seeds)
         outcomes = study.carry(runs_of(task, places, preset.seeds), device)
-        n = len(preset.seeds)
         rows[name] = {f"{place.weight_decay:g}": told(task, place, outcomes[k * n : (k + 1) * n])
                       for k, place in enumerate(places)}
     return Record.new(experiment="ensembles/decay", preset=preset, started=started, results={
         "tokens": study.data.tokens, "parameters": [parameters(model) for model in study.models], "rows": rows})
+
+
+def _decay_places(preset: DecayPreset, size: int) -> list[Place]:
+    return [replace(preset.study.regularized[size], weight_decay=decay) for decay in preset.decays]
+
+
+def decay_runs(preset: DecayPreset) -> list[Run]:
+    return [run for i in range(len(preset.study.models))
+            for run in runs_of(preset.study.task(i), _decay_places(preset, i), preset.seeds)]
 
 
 @dataclass(frozen=True)
@@ -118,14 +134,26 @@ def sizes(preset: SizesPreset) -> Record:
 
 def tuned(study: Study, size: int, recipe: str, device: str) -> dict:
     """Where the search of a recipe ends at one size, and what several seeds come to there."""
-    task, usual = study.task(size), recipe == "standard"
-    start = (study.standard if usual else study.regularized)[size]
-    found = search(task, start, standard(study.grid) if usual else study.grid, seeds=study.seeds[:1],
-                   carry=lambda runs: study.carry(runs, device))
+    task, (start, grid) = study.task(size), _begun(study, size, recipe)
+    found = search(task, start, grid, seeds=study.seeds[:1], carry=lambda runs: study.carry(runs, device))
     outcomes = study.carry(runs_at(task, found.place, study.seeds), device)
     return told(task, found.place, outcomes) | {"certified": found.certified, "at_edge": list(found.at_edge),
                                                "tried": [asdict(place) | {"loss": loss if loss == loss else None}
                                                          for place, loss in found.tried.items()]}
+
+
+def _begun(study: Study, size: int, recipe: str) -> tuple[Place, Grid]:
+    """Where a recipe's search begins, and over what."""
+    if recipe == "standard":
+        return study.standard[size], standard(study.grid)
+    return study.regularized[size], study.grid
+
+
+def sizes_runs(preset: SizesPreset) -> list[Run]:
+    """The first move of each search. How many follow, only its outcome says."""
+    study = preset.study
+    return [run for recipe in preset.recipes for i in range(len(study.models))
+            for run in outlook(study.task(i), *_begun(study, i, recipe), seeds=study.seeds[:1])]
 
 
 def law(x: list[float], losses: list[list[float]], *, draws: int, seed: int) -> dict:

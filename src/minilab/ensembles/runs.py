@@ -129,10 +129,16 @@ def carry_out(runs: Sequence[Run], *, device: str = "auto", workers: int = 1, en
     return [outcome(run, folder=folder) for run in runs]
 
 
-def missing_flops(runs: Sequence[Run], *, folder: Path | None = None) -> tuple[list[Run], float]:
-    """What a call of `carry_out` would train, and its floating-point operations: a dry run."""
-    missing = [run for run in dict.fromkeys(runs) if not _kept(run, folder or runs_folder(), keep=False)]
-    return missing, sum(run.flops for run in missing)
+def dry_run(runs: Sequence[Run], *, folder: Path | None = None) -> str:
+    """What a call of `carry_out` would train, and what it would cost."""
+    distinct = list(dict.fromkeys(runs))
+    missing = [run for run in distinct if not _kept(run, folder or runs_folder(), keep=False)]
+    lines = [f"{len(missing)} of {len(distinct)} runs are missing, {sum(run.flops for run in missing):.1e} "
+             "floating-point operations"]
+    lines += [f"  {parameters(run.task.model):,} parameters, {run.task.data.tokens:,} tokens x {run.epochs}, "
+              f"lr {run.hyper.lr:g}, decay {run.hyper.weight_decay:g}, seed {run.hyper.init_seed}: {run.flops:.1e}"
+              for run in missing]
+    return "\n".join(lines)
 
 
 def outcome(run: Run, *, folder: Path | None = None) -> Outcome:

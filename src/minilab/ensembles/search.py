@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from minilab.ensembles.recipes import Grid, Place, runs_at
-from minilab.ensembles.runs import Outcome, Run, Task, carry_out, missing_flops
+from minilab.ensembles.runs import Outcome, Run, Task, carry_out
 
 AXES = ("epochs", "lr", "weight_decay")
 CarryOut = Callable[[Sequence[Run]], list[Outcome]]
@@ -69,14 +69,9 @@ def search(task: Task, start: Place, grid: Grid, *, seeds: Sequence[int] = (0,),
     return Found(here, tried[here], certified, edge, tried)
 
 
-def outlook(task: Task, place: Place, grid: Grid, *, seeds: Sequence[int] = (0,)) -> str:
-    """A dry run: what is missing for a certificate of `place`, and what it would cost."""
-    runs = [run for near in (place, *neighbors(place, grid)) for run in runs_at(task, near, seeds)]
-    missing, flops = missing_flops(runs)
-    lines = [f"{len(missing)} of {len(runs)} runs are missing, {flops:.1e} floating-point operations"]
-    lines += [f"  {run.epochs} epochs, lr {run.hyper.lr:g}, decay {run.hyper.weight_decay:g}, "
-              f"seed {run.hyper.init_seed}: {run.flops:.1e}" for run in missing]
-    return "\n".join(lines)
+def outlook(task: Task, place: Place, grid: Grid, *, seeds: Sequence[int] = (0,)) -> list[Run]:
+    """The runs that a certificate of `place` takes, or a search's first move from there: for `runs.dry_run`."""
+    return [run for near in (place, *neighbors(place, grid)) for run in runs_at(task, near, seeds)]
 
 
 def _rank(loss: float) -> float:
