@@ -84,7 +84,7 @@ LAPTOP = Study(
     LAPTOP_DATA,
     models=tuple(sized(d, n, vocab=1024, length=128) for d, n in ((16, 2), (32, 2), (48, 3), (80, 3))),
     standard=(Place(16, 1e-2, 0.1), Place(16, 1e-2, 0.1), Place(8, 1e-2, 0.1), Place(8, 3e-3, 0.1)),
-    regularized=(Place(16, 1e-2, 0.4), Place(16, 1e-2, 0.4), Place(16, 1e-2, 0.8), Place(16, 3e-3, 1.6)),
+    regularized=(Place(16, 1e-2, 0.8), Place(16, 1e-2, 0.8), Place(16, 1e-2, 0.8), Place(16, 3e-3, 1.6)),
     workers=2, most=4,
 )
 # One GPU: 2^20 tokens, 256 steps an epoch of 4,096 tokens.
