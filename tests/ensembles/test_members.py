@@ -18,15 +18,14 @@ from minilab.ensembles.members import (
     Hyper,
     RunConfig,
     decays,
-    load_members,
     order,
-    save_member,
     schedule,
     train_members,
     validation_loss,
     weights_sha256,
 )
 from minilab.ensembles.model import seeded
+from minilab.ensembles.stored import load_members, save_member
 from minilab.nn.transformer import Transformer, TransformerConfig
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

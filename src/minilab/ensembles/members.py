@@ -36,7 +36,6 @@ from minilab.core.files import replacing
 from minilab.core.progress import progress
 from minilab.core.replay import ReplayedSteps
 from minilab.core.train import TrainConfig, learning_rate
-from minilab.core.weights import load_weights, save_weights
 from minilab.ensembles.model import Stack, seeded, stack
 from minilab.nn.transformer import Transformer, TransformerConfig
 
@@ -250,7 +249,7 @@ def weights_sha256(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _numbers(run: RunConfig) -> dict:
+def numbers(run: RunConfig) -> dict:
     """What of a run sets its result, and not how it is watched or kept."""
     free = ("checkpoint", "checkpoint_every", "log_every", "replay")
     return {name: value for name, value in asdict(run).items() if name not in free}
@@ -261,7 +260,7 @@ class _State:
 
     def __init__(self, model: Stack, hypers: tuple[Hyper, ...], run: RunConfig, given: Mapping, loss: Loss) -> None:
         self.model, self.hypers, self.run, self.loss, device = model, hypers, run, loss, model.device
-        identity = {"config": asdict(model.config), "members": [asdict(hyper) for hyper in hypers], **_numbers(run)}
+        identity = {"config": asdict(model.config), "members": [asdict(hyper) for hyper in hypers], **numbers(run)}
         self.identity = json.loads(json.dumps({**identity, **given}))  # as it reads back: tuples become lists
         named = sorted(self.model.folded.named_parameters(), key=lambda item: not decays(item[0]))
         self.params = [p for _, p in named]
@@ -349,38 +348,3 @@ def validation_loss(model: Stack, windows: Int[Tensor, "N T1"], *, chunk: int = 
     for rows in windows.to(model.device).long().split(chunk):
         total += len(rows) * model.losses(rows.expand(model.K, *rows.shape)).cpu()
     return (total / len(windows)).float()
-
-
-def save_member(members: Members, k: int, path: Path | str, *, card: Mapping, dtype: str = "fp32") -> Path:
-    """Write member k to `path`, a file as `core.weights.save_weights` makes it; return the path.
-
-    `card` needs what, how_made and licence. What the member depends on joins it: config, hyper, run, corpus. Raises
-    ValueError for a member that diverged.
-    """
-    if (step := members.diverged[k]) is not None:
-        raise ValueError(f"member {k} diverged at step {step}; save the others, or train it again with a lower lr")
-    facts = {"config": asdict(members.model.config), "hyper": asdict(members.hypers[k]), "run": _numbers(members.run),
-             "corpus": members.corpus, **members.unusual}
-    return save_weights(members.model.member(k).state_dict(), path, card={**card, **facts}, dtype=dtype)
-
-
-def load_members(paths: Sequence[Path | str], *, device: torch.device | str = "cpu") -> tuple[Stack, list[dict]]:
-    """Members from their files, as one stack, and their cards.
-
-    Raises ValueError unless all have one configuration and one corpus: an ensemble of others is none.
-    """
-    models, cards = [], []
-    for path in paths:
-        state, card = load_weights(path, device=device)
-        if absent := [key for key in ("config", "corpus") if key not in card]:
-            raise ValueError(f"the card of {path} lacks {' and '.join(absent)}; a member's file comes from save_member")
-        for key in ("config", "corpus"):
-            if cards and card[key] != cards[0][key]:
-                raise ValueError(f"{path} has {key} {reprlib.repr(card[key])}, but {paths[0]} has "
-                                 f"{reprlib.repr(cards[0][key])}; load members of one configuration and corpus")
-        with torch.device("meta"):
-            model = Transformer(TransformerConfig(**card["config"]))
-        model.load_state_dict(state, assign=True)
-        models.append(model)
-        cards.append(card)
-    return stack(models), cards

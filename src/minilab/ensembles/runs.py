@@ -29,12 +29,11 @@ from minilab.ensembles.members import (
     Hyper,
     Members,
     RunConfig,
-    load_members,
-    save_member,
     train_members,
     validation_loss,
 )
 from minilab.ensembles.model import Stack
+from minilab.ensembles.stored import load_members, save_member
 from minilab.nn.transformer import TransformerConfig
 
 VERSION = 1  # of what a run does: a new number trains everything anew
