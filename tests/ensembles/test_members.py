@@ -22,9 +22,8 @@ from minilab.ensembles.members import (
     schedule,
     train_members,
     validation_loss,
-    weights_sha256,
 )
-from minilab.ensembles.model import seeded
+from minilab.ensembles.model import seeded, weights_sha256
 from minilab.ensembles.stored import load_members, save_member
 from minilab.nn.transformer import Transformer, TransformerConfig
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from minilab.ensembles.members import Hyper, RunConfig, order, train_members, weights_sha256
-from minilab.ensembles.model import Stack, stack
+from minilab.ensembles.members import Hyper, RunConfig, order, train_members
+from minilab.ensembles.model import Stack, stack, weights_sha256
 from minilab.nn.transformer import Transformer, TransformerConfig
 
 AFTER_EPOCHS = 500_000  # samples' permutations count from here: an epoch's own would pair a real window with one sample

@@ -30,13 +30,13 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from minilab.core.files import replacing
 from minilab.core.progress import progress
 from minilab.core.replay import ReplayedSteps
 from minilab.core.train import TrainConfig, learning_rate
-from minilab.ensembles.model import Stack, seeded, stack
+from minilab.ensembles.model import Stack, seeded, stack, weights_sha256
 from minilab.nn.transformer import Transformer, TransformerConfig
 
 EPS = 1e-8  # of AdamW
@@ -238,14 +238,6 @@ def _fingerprint(windows: Int[Tensor, "N T1"]) -> str:
     """SHA-256 of the tokens and of how they are cut."""
     digest = hashlib.sha256(str(tuple(windows.shape)).encode())
     digest.update(windows.cpu().long().contiguous().numpy())
-    return digest.hexdigest()
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters, as float32."""
-    digest = hashlib.sha256()
-    for p in model.parameters():
-        digest.update(p.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()
 
 

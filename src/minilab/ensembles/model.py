@@ -12,6 +12,7 @@ call for all: their weights are stacked into tensors (K, ...), and a product is 
 Shapes: K members, B batch, T tokens, V vocabulary, D width; a linear map takes I numbers to O.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -144,3 +145,11 @@ def seeded(config: TransformerConfig, seeds: Sequence[int]) -> Stack:
             torch.default_generator.manual_seed(seed)
             models.append(Transformer(config))
     return stack(models)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters, as float32."""
+    digest = hashlib.sha256()
+    for p in model.parameters():
+        digest.update(p.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
