@@ -83,7 +83,7 @@ def test_a_wrong_download_is_not_kept(published, tmp_path):
     (gzip.compress(idx(some_bytes(2, 3)))[:-9], "no whole .gz"), (b"not gzip", "no whole .gz"),
     (gzip.compress(idx(some_bytes(2, 3))[:-1]), "idx format"), (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "idx format"),
     (gzip.compress(b"\0\0"), "idx format"),
-])  # fmt: skip
+], ids=["cut short", "another format", "a byte less", "another type", "too short"])  # fmt: skip
 def test_files_that_are_no_arrays_are_refused(tmp_path, content, says):
     path = tmp_path / "a.gz"
     path.write_bytes(content)
