@@ -17,8 +17,13 @@ BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
 HTML      := _build/html
 NOTEBOOKS  = $(wildcard chapters/*.ipynb labs/*.ipynb)
+# Its two models run side by side and are timed: nothing else may run.
+ALONE     := chapters/01-speculative-decoding.ipynb
 # What makes a run of the notebooks comparable: no progress bars, no window, no spinning OpenMP workers.
 QUIET     := MINILAB_PROGRESS=0 MPLBACKEND=Agg OMP_WAIT_POLICY=passive PATH="$(CURDIR)/$(BIN):$$PATH"
+
+NBVAL     := --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) \
+             --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book serve test lab bench release notebooks clean
@@ -46,8 +51,9 @@ test: $(STAMP)  ## unit tests, every notebook again (nbval, strict), -W book bui
 	@bash .ci/system-packages
 	@$(MAKE) --no-print-directory book
 	@$(QUIET) $(BIN)/python -c "import matplotlib.font_manager"
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests $(NOTEBOOKS) \
-	  --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) --nbval-sanitize-with tests/nbval_sanitize.cfg
+	$(QUIET) $(BIN)/python -m pytest $(ALONE) $(NBVAL)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests \
+	  $(filter-out $(ALONE),$(NOTEBOOKS)) $(NBVAL)
 
 lab: $(STAMP)  ## open JupyterLab on the chapters and the labs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab

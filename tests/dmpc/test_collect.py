@@ -154,7 +154,7 @@ def test_every_task_has_a_search_and_skills_that_reward_what_they_name(task):
 
 def test_what_a_skill_finds_is_what_it_asked_for(tmp_path):
     """A short search for a pitch of half a radian ends nearer to it than it began."""
-    search = Search(iterations=8, directions=8, top=4, steps=50)
+    search = Search(iterations=24, directions=8, top=4, steps=50)
     (first, _), *_, (last, _) = ladder(HALF_CHEETAH, search, skill="pitch", folder=tmp_path)
     simulator, generator = Simulator(HALF_CHEETAH, 2), torch.Generator().manual_seed(0)
     pitch = rollout(stacked([first, last]), simulator, 50, generator).episodes.states[:, 15:, 1]
