@@ -141,6 +141,19 @@ def marks(build: Path, lab: Lab, folder: Path) -> dict[str, dict[str, str]]:
         return {row["file"].removesuffix(".ipynb"): row for row in csv.DictReader(file)}
 
 
+def cases(answers: list[tuple], *, slow: str = "") -> list:
+    """Answers, (question, what it does, ...), as parameters of a test; those to the question `slow` take their time."""
+    return [pytest.param(answer, marks=[pytest.mark.slow] * (answer[0] == slow), id=f"{answer[0]}: {answer[1]}")
+            for answer in answers]
+
+
+def check_wrong_answer(lab: Lab, env: dict, wrong: tuple) -> None:
+    """Assert that a right answer with one change, (question, what, right, change, tests failed), fails just those."""
+    question, _, right, change, expected = wrong
+    assert change[0] in right
+    assert failing_with(lab, env, question, right.replace(*change)) == expected
+
+
 def check_points(lab: Lab, points: dict[str, int]) -> None:
     """Assert that each question has so many tests, some that students see and some that they do not."""
     assert {name: len(tests) for name, tests in lab.tests.items()} == points

@@ -4,7 +4,14 @@ import copy
 from pathlib import Path
 
 import pytest
-from instructor import check_points, check_solution_and_stub, failing_with, rejected_less_than_twice
+from instructor import (
+    cases,
+    check_points,
+    check_solution_and_stub,
+    check_wrong_answer,
+    failing_with,
+    rejected_less_than_twice,
+)
 
 LAB = Path(__file__).resolve().parents[1] / "labs" / "02-diffusion-mpc.ipynb"
 POINTS = {"q1": 3, "q2": 4, "q3": 3, "q4": 4, "q5": 5, "q7": 4}
@@ -231,15 +238,12 @@ WRONG_ANSWERS = [
      {FROZEN}),
     ("q7", "never steps", REPAIR, ("optimizer.step()", "pass"), {UNSEEN, UNTOUCHED, FROZEN}),
 ]  # fmt: skip
-PARAMETERS = [pytest.param(w, marks=[pytest.mark.slow] * (w[0] == "q7"), id=f"{w[0]}: {w[1]}") for w in WRONG_ANSWERS]
 
 
-@pytest.mark.parametrize("wrong", PARAMETERS)
+@pytest.mark.parametrize("wrong", cases(WRONG_ANSWERS, slow="q7"))
 def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
-    question, _, frame, change, expected = wrong
-    assert change[0] in frame
     own = solved | {"models": copy.deepcopy(solved["models"])}  # some wrong answers spoil what they are given
-    assert failing_with(lab, own, question, frame.replace(*change)) == expected
+    check_wrong_answer(lab, own, wrong)
 
 
 @pytest.mark.parametrize(("question", "frame"), [

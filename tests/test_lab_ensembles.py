@@ -3,7 +3,14 @@
 from pathlib import Path
 
 import pytest
-from instructor import check_points, check_solution_and_stub, failing_with, rejected_less_than_twice
+from instructor import (
+    cases,
+    check_points,
+    check_solution_and_stub,
+    check_wrong_answer,
+    failing_with,
+    rejected_less_than_twice,
+)
 
 LAB = Path(__file__).resolve().parents[1] / "labs" / "05-infinite-compute.ipynb"
 POINTS = {"q1": 4, "q2": 5, "q3": 5, "q4": 3, "q5": 4, "q7": 4, "q8": 3}
@@ -345,20 +352,14 @@ WRONG_ENTRIES = [
     ("q8", "an odd width", ENTRY, ("20", "18"), EVERY_ENTRY),
     ("q8", "another average", ENTRY, ("\"members\"", "\"average\": \"losses\", \"members\""), EVERY_ENTRY),
 ]  # fmt: skip
-PARAMETERS = [pytest.param(w, marks=[pytest.mark.slow] * (w[0] == "q8"), id=f"{w[0]}: {w[1]}")
-              for w in WRONG_ANSWERS + WRONG_ENTRIES]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", PARAMETERS)
+@pytest.mark.parametrize("wrong", cases(WRONG_ANSWERS + WRONG_ENTRIES, slow="q8"))
 def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
-    question, _, frame, change, expected = wrong
-    assert change[0] in frame
-    assert failing_with(lab, solved, question, frame.replace(*change)) == expected
+    check_wrong_answer(lab, solved, wrong)
 
 
-@pytest.mark.parametrize("right", [
-    pytest.param(r, marks=[pytest.mark.slow] * (r[0] == "q8"), id=f"{r[0]}: {r[1]}") for r in RIGHT_ANSWERS
-])  # fmt: skip
+@pytest.mark.parametrize("right", cases(RIGHT_ANSWERS, slow="q8"))
 def test_other_right_answers_earn_all(lab, solved, right):
     assert failing_with(lab, solved, right[0], right[2]) == set()
 

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 import pytest
-from instructor import check_points, check_solution_and_stub, failing_with, rejected_less_than_twice
+from instructor import (
+    cases,
+    check_points,
+    check_solution_and_stub,
+    check_wrong_answer,
+    failing_with,
+    rejected_less_than_twice,
+)
 
 LAB = Path(__file__).resolve().parents[1] / "labs" / "03-leworldmodel.ipynb"
 POINTS = {"q1": 3, "q2": 4, "q3": 4, "q4": 5, "q6": 5, "q7": 5}
@@ -395,14 +402,12 @@ WRONG_ANSWERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [pytest.param(w, id=f"{w[0]}: {w[1]}") for w in WRONG_ANSWERS])
+@pytest.mark.parametrize("wrong", cases(WRONG_ANSWERS))
 def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
-    question, _, frame, change, expected = wrong
-    assert change[0] in frame
-    assert failing_with(lab, solved, question, frame.replace(*change)) == expected
+    check_wrong_answer(lab, solved, wrong)
 
 
-@pytest.mark.parametrize("right", [pytest.param(r, id=f"{r[0]}: {r[1]}") for r in RIGHT_ANSWERS])
+@pytest.mark.parametrize("right", cases(RIGHT_ANSWERS))
 def test_other_right_answers_earn_all(lab, solved, right):
     assert failing_with(lab, solved, right[0], right[2]) == set()
 

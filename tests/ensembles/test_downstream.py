@@ -26,7 +26,6 @@ from minilab.ensembles.downstream import (
     make_questions,
     questions,
     score,
-    wilson,
     without_context,
 )
 from minilab.nn.transformer import Transformer, TransformerConfig
@@ -210,12 +209,6 @@ def test_endings_that_tie_share_the_credit():
     some = [Question("a", (" b", " c", " d", " e"), 2)] * 3
     scores = torch.tensor([[[0.0, 0, 1, 0], [1.0, 0, 1, 0], [1.0, 0, 0, 0]]])
     assert credit(scores, some).tolist() == [[1.0, 0.5, 0.0]]
-
-
-@pytest.mark.parametrize("right, n", [(0, 10), (3, 10), (250, 1000), (10, 10)])
-def test_interval_is_wilsons(right, n):
-    theirs = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert wilson(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-4)
 
 
 def test_no_questions_are_refused(member):

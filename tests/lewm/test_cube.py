@@ -13,7 +13,7 @@ from minilab.lewm.data import Clips
 from minilab.lewm.probes import quantities
 from minilab.lewm.surprise import films
 from minilab.lewm.worlds import World, distances, world_named
-from minilab.lewm.worlds.cube import CAMERA, HALF, HIGH, LOW, NEAR, OPEN, STRIDE, TRAY, Cube, _model
+from minilab.lewm.worlds.cube import CAMERA, HALF, HIGH, LOW, NEAR, OPEN, STRIDE, TRAY, Cube, _model, held
 
 WORLD = Cube()
 OPENED, SHUT = -1.0, 1.0
@@ -290,3 +290,12 @@ def test_the_cube_is_found_by_its_name():
     assert isinstance(world_named("cube"), Cube) and isinstance(WORLD, World)
     with pytest.raises(ValueError, match="no policy 'noisy'; choose one of expert, play, random"):
         WORLD.policy("noisy", 1, generator())
+
+
+def test_a_cube_is_held_by_fingers_that_are_shut_on_it(played):
+    on_it = {"hand": (0.0, 0.0, 0.1), "cube": (0.0, 0.0, 0.1)}
+    assert held(state_of(**on_it, width=2 * HALF)).all()
+    assert not held(state_of(**on_it, width=OPEN)).any()  # around it, and open
+    assert not held(state_of(width=0.0)).any()  # shut, and the cube on the table
+    states = played[0].flatten(0, 1)
+    assert held(states)[states[:, 6] > 2 * HALF].float().mean() > 0.9  # what is in the air falls, or is held

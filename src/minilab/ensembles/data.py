@@ -120,11 +120,11 @@ def load_text(name: str) -> str:
 
     Raises ValueError for another name and for a damaged file.
     """
-    _sha256(name)  # which knows the names
+    text_sha256(name)  # which knows the names
     return lzma.decompress(read_asset(f"{name}.txt.xz", folder="ensembles")).decode()
 
 
-def _sha256(name: str) -> str:
+def text_sha256(name: str) -> str:
     """Of a text's file, as its card has it."""
     if name not in TEXTS:
         raise ValueError(f"unknown text {name!r}; choose {', '.join(TEXTS)}")
@@ -177,7 +177,7 @@ def token_bytes(tokenizer: Tokenizer) -> Int64[Tensor, "V"]:
 
 def _kept(name: str, vocab_size: int, kind: str, make: Callable[[], bytes]) -> bytes:
     """What `make` makes, from the cache folder if the same has been made before."""
-    facts = (tokenizers.__version__, TOKENIZER_BYTES, _sha256("web-train"), _sha256(name))
+    facts = (tokenizers.__version__, TOKENIZER_BYTES, text_sha256("web-train"), text_sha256(name))
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     path = cache_dir() / "ensembles" / f"{name}-{vocab_size}-{key}.{kind}"
     if path.is_file():

@@ -20,7 +20,6 @@ Shapes: K members, R questions of C choices, V vocabulary, T tokens of context a
 import functools
 import hashlib
 import json
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from minilab.core.intervals import wilson
 from minilab.corpus.text import END, documents
 from minilab.ensembles.data import load_text
 from minilab.ensembles.evaluate import Predict, token_log_probs
@@ -181,13 +181,6 @@ def accuracy(scores: Float[Tensor, "K R C"], questions: Sequence[Question]) -> t
     """
     shares = credit(scores, questions).mean(1).tolist()
     return tuple(Accuracy(share, *wilson(share, len(questions))) for share in shares)
-
-
-def wilson(share: float, n: int, *, z: float = 1.96) -> tuple[float, float]:
-    """All p that differ from the share of n by at most z standard errors of p."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
-    return middle - half, middle + half
 
 
 # To other people's benchmarks.

@@ -12,7 +12,7 @@ from minilab.ensembles.experiments_size import of_fit, tuned
 from minilab.ensembles.limits import data_efficiency, nested_limit
 from minilab.ensembles.recipes import Grid, Place, for_ensembles
 from minilab.ensembles.runs import parameters
-from minilab.ensembles.scaling import fit_power_law
+from minilab.ensembles.scaling import PowerLaw, fit_power_law
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
 
 
@@ -88,7 +88,7 @@ def _nearest(grid: Grid, decay: float) -> float:
     return min((value for value in grid.weight_decay if value), key=lambda value: abs(value / decay - 1))
 
 
-def _saved(row: dict, standard) -> dict:
+def _saved(row: dict, standard: PowerLaw) -> dict[str, float | None]:
     """What multiple of the data the standard recipe needs for each recipe's loss; None if it never gets there."""
     at = standard.inverse(row["standard"]["loss"])
     found = {}

@@ -1,5 +1,6 @@
 """One model at a time: epochs, weight decay, size; and the law over sizes when each is tuned."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 
@@ -138,7 +139,7 @@ def tuned(study: Study, size: int, recipe: str, device: str) -> dict:
     found = search(task, start, grid, seeds=study.seeds[:1], carry=lambda runs: study.carry(runs, device))
     outcomes = study.carry(runs_at(task, found.place, study.seeds), device)
     return told(task, found.place, outcomes) | {"certified": found.certified, "at_edge": list(found.at_edge),
-                                               "tried": [asdict(place) | {"loss": loss if loss == loss else None}
+                                               "tried": [asdict(place) | {"loss": None if math.isnan(loss) else loss}
                                                          for place, loss in found.tried.items()]}
 
 

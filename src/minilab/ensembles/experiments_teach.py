@@ -12,6 +12,7 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.ensembles.average import soup
+from minilab.ensembles.data import tokenizer
 from minilab.ensembles.distill import Imitation, distilled, retention, sample_windows
 from minilab.ensembles.downstream import accuracy, averaged, questions, score, without_context
 from minilab.ensembles.evaluate import subset_losses
@@ -132,8 +133,6 @@ DOWNSTREAM = {
 @with_threads
 def downstream(preset: DownstreamPreset) -> Record:
     """Questions with four endings, of which one is real: standard, regularized and ensemble, beside their losses."""
-    from minilab.ensembles.data import tokenizer
-
     started, device = time.perf_counter(), pick_device(preset.device)
     task, rows = preset.study.task(preset.size), {}
     valid, words = task.data.corpus().valid.to(device), tokenizer(task.data.vocab)

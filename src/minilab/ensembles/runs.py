@@ -24,7 +24,7 @@ from minilab.core.device import cache_dir, pick_device
 from minilab.core.files import replacing
 from minilab.core.parallel import parallel_map
 from minilab.core.progress import progress
-from minilab.ensembles.data import Corpus, corpus
+from minilab.ensembles.data import Corpus, corpus, text_sha256
 from minilab.ensembles.members import (
     Hyper,
     Members,
@@ -85,7 +85,8 @@ class Run:
 
     @property
     def key(self) -> str:
-        text = json.dumps([VERSION, asdict(self)], sort_keys=True)
+        texts = [text_sha256(f"{self.task.data.name}-{part}") for part in ("train", "valid")]
+        text = json.dumps([VERSION, texts, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property

@@ -9,6 +9,7 @@ side, and the result says so. Notable:
 - Runs are kept (`runs.py`), so a search can be stopped, looked at with `outlook`, and taken up again.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -62,7 +63,7 @@ def search(task: Task, start: Place, grid: Grid, *, seeds: Sequence[int] = (0,),
             certified = True
             break
         here = best
-    if tried[here] != tried[here]:
+    if math.isnan(tried[here]):
         raise ValueError(f"all {len(tried)} places around {start} diverged: begin with a lower learning rate")
     edge = tuple(axis for axis in AXES if len(values := getattr(grid, axis)) > 1
                  and getattr(here, axis) in (values[0], values[-1]))
@@ -75,4 +76,4 @@ def outlook(task: Task, place: Place, grid: Grid, *, seeds: Sequence[int] = (0,)
 
 
 def _rank(loss: float) -> float:
-    return loss if loss == loss else float("inf")
+    return math.inf if math.isnan(loss) else loss

@@ -1,5 +1,6 @@
 """What the experiments share: sizes, grids, and how runs are carried out and told."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -68,7 +69,7 @@ def best(task: Task, places: Sequence[Place], seeds: Sequence[int], outcomes: Se
     """The best of several places by the mean over seeds; `outcomes` are in the order of places, then seeds."""
     n = len(seeds)
     rows = [told(task, place, outcomes[i * n : (i + 1) * n]) for i, place in enumerate(places)]
-    sound = [row for row in rows if row["loss"] == row["loss"]]
+    sound = [row for row in rows if not math.isnan(row["loss"])]
     if not sound:
         raise ValueError(f"all {len(places)} places diverged: give lower learning rates")
     return min(sound, key=lambda row: row["loss"])

@@ -86,7 +86,9 @@ class Trajectories:
         For a world whose pictures take longer than a step of training. Pictures of another size are drawn as before.
         """
         world = world_named(self.world)
-        kept = torch.cat([world.render(states, size) for states in self.states.split(4096)])  # N 3 size size
+        kept = torch.empty(len(self.states), 3, size, size, dtype=torch.uint8, device=self.states.device)
+        for into, states in zip(kept.split(4096), self.states.split(4096), strict=True):
+            into.copy_(world.render(states, size))
 
         def pixels(rows: Int[Tensor, "n"], wanted: int | None) -> UInt8[Tensor, "n 3 H W"]:
             return kept[rows] if wanted == size else world.render(self.states[rows], wanted or world.frame)

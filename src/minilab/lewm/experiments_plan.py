@@ -13,11 +13,12 @@ from minilab.lewm.baselines.arms import ARMS
 from minilab.lewm.collect import Recipe
 from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
-from minilab.lewm.worlds import cube as cube_world
+from minilab.lewm.worlds.cube import held
 
 RIVALS = ("sigreg", "pldm", "frozen_learned", "cloning", "chance")
 ONE_TOKEN = tuple(arm for arm in RIVALS if arm != "frozen_learned")
 NEVER = 10**6  # so far away that no episode is long enough
+CASES = {"cube": {"held at the start": held, "to be taken": lambda start: ~held(start)}}  # world -> by a task's start
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,12 @@ def success(preset: SuccessPreset) -> Record:
 
 
 def _by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:
-    """Success by what a task asks for, where the world's tasks differ in that."""
-    if ground.world.name != "cube":
-        return {}
-    gripped = [cube_world.held(ground.tasks(len(r), seed)[0])
-               for r, seed in zip(reached, ground.setting.seeds, strict=True)]
-    return {"cases": {"held at the start": share([r[g] for r, g in zip(reached, gripped, strict=True)]),
-                      "to be taken": share([r[~g] for r, g in zip(reached, gripped, strict=True)])}}
+    """Success by what a task asks for, where a world's tasks differ in that; a case that never came is left out."""
+    starts = [ground.tasks(len(r), seed)[0] for r, seed in zip(reached, ground.setting.seeds, strict=True)]
+    found = {name: [r[case(start)] for r, start in zip(reached, starts, strict=True)]
+             for name, case in CASES.get(ground.world.name, {}).items()}
+    cases = {name: share(groups) for name, groups in found.items() if all(map(len, groups))}
+    return {"cases": cases} if cases else {}
 
 
 def _far(setting: Setting, ahead: int) -> Setting | None:

@@ -10,7 +10,6 @@ experiments with one setting train once, and an interrupted one goes on.
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from minilab.core.device import cache_dir
 from minilab.core.files import replacing
+from minilab.core.intervals import wilson
 from minilab.lewm.baselines.arms import ARMS, Trained, train_arm
 from minilab.lewm.collect import Recipe, collect, dataset_path
 from minilab.lewm.data import Clips, Trajectories
@@ -31,8 +31,6 @@ from minilab.lewm.planner import PlanConfig
 from minilab.lewm.planner import small as small_plan
 from minilab.lewm.rollout import Agent, attempt
 from minilab.lewm.worlds import World, world_named
-
-Z95 = 1.959964  # of the normal law
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,8 @@ def share(groups: Sequence[Bool[Tensor, "n"]]) -> dict[str, float | list[float]]
     """
     trials = torch.cat([group.cpu() for group in groups])
     n, p = len(trials), float(trials.float().mean())
-    middle, half = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    scale = 1 + Z95**2 / n
-    return {"mean": p, "low": max(0.0, (middle - half) / scale), "high": min(1.0, (middle + half) / scale),
-            "trials": n, "each": [float(group.float().mean()) for group in groups]}
+    low, high = wilson(p, n)
+    return {"mean": p, "low": low, "high": high, "trials": n, "each": [float(group.float().mean()) for group in groups]}
 
 
 # Two Rooms at the sizes of the presets.
