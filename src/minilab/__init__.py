@@ -10,14 +10,14 @@ from minilab.core.device import configure_threads
 configure_threads()
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "check"]
+__all__ = ["__version__", "check", "timed"]
 
 
 def __getattr__(name: str):
-    if name == "check":
-        from minilab.core.check import check
+    if name in ("check", "timed"):
+        # Importing the module binds its name on minilab.core, never here, so these are the functions for good.
+        from minilab.core.check import check, timed
 
-        # Importing the module binds its name on minilab.core, never here, so this is the function for good.
-        globals()["check"] = check
-        return check
+        globals().update(check=check, timed=timed)
+        return globals()[name]
     raise AttributeError(f"module 'minilab' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from minilab import check
+from minilab import check, timed
 
 
 @pytest.mark.parametrize("value", [1, 2.5, 3, np.float32(2), torch.tensor(2.0)])
@@ -28,6 +28,18 @@ def test_outside_the_band_raises_with_the_value(capsys, value):
 def test_empty_band_is_refused(low, high):
     with pytest.raises(ValueError, match="band of 'rate' is empty"):
         check("rate", 2, low, high)
+
+
+@pytest.mark.parametrize("value", [1e-9, 2.5, torch.tensor(1e9), math.inf])
+def test_a_time_has_no_band(capsys, value):
+    timed("speed-up", value)
+    assert capsys.readouterr().out.splitlines()[0] == "speed-up: measured on this machine"
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_time_that_nothing_measured_is_refused(value):
+    with pytest.raises(AssertionError, match=f"speed-up is {value:.6g}: a time"):
+        timed("speed-up", value)
 
 
 def test_notebook_compares_the_line_and_can_hide_the_value_and_the_figure():
