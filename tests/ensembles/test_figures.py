@@ -123,6 +123,13 @@ def test_a_size_law_finds_the_losses_by_name_and_shades_the_interval():
             assert patch.get_y() + patch.get_height() == pytest.approx(min(high, top))
 
 
+def test_error_of_a_floor_is_that_of_the_mean_over_members():
+    # Members that move every curve up or down move its floor alike, so the jackknife is the usual standard error.
+    offsets = 0.05 * torch.linspace(-1, 1, 6)
+    found = of_curve(curve(PowerLaw(0.36, 1, 4.41)))["1/K"]["standard_error"]
+    assert found == pytest.approx(float(offsets.std() / 6**0.5), rel=1e-3)
+
+
 def test_members_stand_over_their_parameters_together():
     ax = figures.scaling_plane(JOINT).axes[0]
     lines = labelled(ax)

@@ -8,7 +8,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
-from minilab.ensembles.evaluate import KCurve, Predict, calibration, k_curve, top_predictions
+from minilab.ensembles.evaluate import KCurve, Predict, calibration, jackknife_error, k_curve, top_predictions
 from minilab.ensembles.experiments_size import of_fit, tuned
 from minilab.ensembles.limits import nested_limit, two_member_limit
 from minilab.ensembles.model import Stack
@@ -82,7 +82,11 @@ def of_curve(curve: KCurve) -> dict:
     K = range(1, len(losses) + 1)
     found = {"losses": losses, "standard_error": curve.standard_error.tolist(),
              "1/K": of_fit(fit_power_law(K, losses, alpha=1.0)), "two members": two_member_limit(*losses[:2])}
-    return found | ({"free": of_fit(fit_power_law(K, losses))} if len(losses) > 2 else {})
+    if len(losses) > 2:
+        floors = [fit_power_law(K[:-1], without, alpha=1.0).law.E for without in curve.left_out.tolist()]
+        found["1/K"]["standard_error"] = float(jackknife_error(torch.tensor(floors)))  # of the floor, for other members
+        found["free"] = of_fit(fit_power_law(K, losses))
+    return found
 
 
 def _calibrated(predict: Predict, windows: torch.Tensor) -> dict:
