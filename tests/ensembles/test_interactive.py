@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from lewm.figure_page import PAGE, cells, faults, page_faults, told, visible, without_javascript
 
+from minilab.core.widget import Static
 from minilab.ensembles.interactive import Series, fit_html, live_fit, show_fit, static
 from minilab.ensembles.limits import data_efficiency
 from minilab.ensembles.scaling import GRID, HIGHEST, LOWEST, ZOOMS, Interval, PowerLaw, fit_power_law, profile_interval
 
+SCRIPTS = Static("minilab.core").read("plot.js") + static.read("law.js")
 # Kim et al. (2025), kept in their plotting code: the limit over members at 200 million tokens, and their standard law.
 PAPER = Series("paper, 200M", [0.15, 0.3, 0.6, 1.4], [3.495, 3.273, 3.212, 3.174], "parameters (billions)",
                tokens=0.2097152)
@@ -180,7 +182,7 @@ def test_script_fits_as_python_does(page, alpha, noise):
           const interval = asymptotes(x, y, fit, allowance(fit, noise, search), search);
           return [fit.A, fit.alpha, fit.E, fit.rss, interval.low, interval.high, interval.openLow, interval.openHigh];
         })`)(sets, alpha, noise, search)""",
-        [static.read("law.js"), [list(map(list, s)) for s in SETS.values()], alpha, noise, SEARCH])
+        [SCRIPTS, [list(map(list, s)) for s in SETS.values()], alpha, noise, SEARCH])
     expected = [python(*s, alpha=alpha, noise=noise) for s in SETS.values()]
     for name, ours, theirs in zip(SETS, found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6, err_msg=name)
@@ -192,7 +194,7 @@ def test_script_says_what_became_of_the_search_and_knows_the_quantile(page):
         """([source, sets, search]) => new Function('sets', 'search', source + `return [
         sets.map(([x, y]) => fitPowerLaw(x, y, null, search).exponent),
         [1, 2, 5].map(nu => studentSquared(.95, nu))]`)(sets, search)""",
-        [static.read("law.js"), [list(map(list, s)) for s in SETS.values()], SEARCH])
+        [SCRIPTS, [list(map(list, s)) for s in SETS.values()], SEARCH])
     assert found[0] == [fit_power_law(*s).exponent for s in SETS.values()]
     assert {"found", "any", "lowest"} <= set(found[0])
     np.testing.assert_allclose(found[1], np.square([12.7062, 4.30265, 2.57058]), rtol=1e-4)  # tables of Student's t

@@ -112,7 +112,7 @@ def test_script_fits_as_dual_does(page, degree, scale, growth):
 
 @pytest.mark.slow
 def test_residual_and_error_are_told_as_sliders_move(page):
-    assert told(page).replace("−", "-").startswith("Degree 150, growth 1.10, scale 0.0001, noise 0.10: the fit is")
+    assert told(page).replace("−", "-").startswith("Degree 150, growth 1.10, scale 1e-4, noise 0.10: the fit is")
     for degree, power, growth, noise in ((19, -4, 1.1, 0.1), (150, -1, 1.3, 0.4), (60, 2, 1.0, 0)):
         move(page, degree=degree, scale=power, growth=growth, noise=noise)
         assert numbers(page) == pytest.approx(fit("simple", degree, 10**power, growth, noise)[1:], rel=0.06)

@@ -200,7 +200,7 @@ def test_two_of_each_on_a_page_pass_axe_and_do_not_overflow(browser, tmp_path):
 
 @pytest.mark.slow
 def test_script_computes_what_theory_computes(page):
-    from minilab.speculative.widget import read
+    from minilab.speculative.interactive import static
 
     alphas, costs = [0.0, 0.01, 0.3, 0.5, 0.77, 0.8, 0.99, 0.999, 1.0], [0.0, 0.05, 0.3, 1.0]
     longest = 16
@@ -211,7 +211,7 @@ def test_script_computes_what_theory_computes(page):
             tokens: K.map(k => f.expectedTokens(a, k)),
             gains: costs.map(c => [1, 1.4, 5].map(v => K.map(k => f.speedup(a, k, c, v)))),
             best: costs.map(c => [1, 1.4, 5].map(v => f.bestLookahead(a, c, v, longest))) }));
-    }""", [read("theory.js"), alphas, costs, longest])
+    }""", [static.read("theory.js"), alphas, costs, longest])
     K = np.arange(longest + 1)
     for alpha, js in zip(alphas, found, strict=True):
         np.testing.assert_allclose(js["tokens"], theory.expected_tokens(alpha, K), rtol=0, atol=1e-9)
@@ -227,14 +227,14 @@ def test_script_computes_what_theory_computes(page):
 
 @pytest.mark.slow
 def test_drawn_rounds_follow_the_law_of_accepted_tokens(page):
-    from minilab.speculative.widget import read
+    from minilab.speculative.interactive import static
 
     counts = np.array(page.evaluate("""source => {
         const f = new Function(source + "; return { randomNumbers, drawRound }")();
         const random = f.randomNumbers(7), counts = [0, 0, 0, 0, 0];
         for (let i = 0; i < 40000; i++) counts[f.drawRound(0.7, 4, random).accepted] += 1;
         return counts;
-    }""", read("theory.js")))
+    }""", static.read("theory.js")))
     expected = 40000 * theory.accepted_pmf(0.7, 4)
     assert ((counts - expected) ** 2 / expected).sum() < 18.5  # chi-square, 4 degrees of freedom: p = 0.001
 

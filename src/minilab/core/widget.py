@@ -36,12 +36,16 @@ class Static:
         return Template(self.read(name)).substitute(parts)
 
 
-def ending(title: str, head: list[str], rows: list[list[str]], *, caption: str, data: Mapping[str, Any], script: str
-           ) -> str:
-    """How a figure that a script sets in motion ends: its table, its caption, what the script reads, the script."""
-    embedded = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-    return Static("minilab.core").fill("ending.html", table=table(head, rows, title=title), caption=escape(caption),
-                                       data=embedded, script=script).rstrip("\n")
+def ending(title: str, head: list[str], rows: list[list[str]], *, caption: str, script: str,
+           data: Mapping[str, Any] | None = None) -> str:
+    """How a figure that a script sets in motion ends: its table, its caption, what the script reads, the script.
+
+    Every script finds before it what they all draw with, `plot.js`.
+    """
+    embedded = json.dumps(data or {}, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+    shared = Static("minilab.core")
+    return shared.fill("ending.html", table=table(head, rows, title=title), caption=escape(caption), data=embedded,
+                       script=shared.read("plot.js") + script).rstrip("\n")
 
 
 def plain_text(what: str, title: str, head: list[str], rows: list[list[str]]) -> str:

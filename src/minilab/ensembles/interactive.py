@@ -88,7 +88,7 @@ def fit_html(series: Sequence[Series], *, standard: PowerLaw | None = None, star
         rows="".join(f'<tr><th scope="row">{what}</th><td data-given="{key}"></td><td data-now="{key}"></td></tr>'
                      for key, what in kinds.items()),
         ending=ending(*_still(series, begin, standard, alpha, noise), caption=caption, data=data,
-                      script="".join(map(static.read, ("plot.js", "law.js", "fit.js")))))
+                      script="".join(map(static.read, ("law.js", "fit.js")))))
 
 
 def show_fit(series: Sequence[Series], *, standard: PowerLaw | None = None, start: str | None = None,

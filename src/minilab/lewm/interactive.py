@@ -96,7 +96,7 @@ def cloud_html(points: Mapping[str, Points] | None = None, *, shape: str = "X", 
         "cloud.html", style=static.style("cloud.css"), shapes=choices("shape", {name: name for name in points}, shape),
         sliders="".join(slider(*one) for one in SLIDERS),
         ending=ending(*_cloud_still(points), caption=caption, data=data,
-                      script="".join(map(static.read, ("plot.js", "sigreg.js", "cloud.js")))))
+                      script="".join(map(static.read, ("sigreg.js", "cloud.js")))))
 
 
 def show_cloud(points: Mapping[str, Points] | None = None, **options: Any) -> None:
@@ -189,7 +189,7 @@ def rollout_html(data: Rollout | Record, *, episode: str = "median", caption: st
         views="".join(f'<div><p class="ml-small">{row}</p><canvas width="{data["size"]}" height="{data["size"]}" '
                       f'role="img" aria-label="{row}"></canvas></div>' for row in ROWS),
         ending=ending(*_rollout_still(data), caption=caption, data={**data, "rows": ROWS, "episodes": bare},
-                      script=static.read("plot.js") + static.read("rollout.js")))
+                      script=static.read("rollout.js")))
     return small_enough(html, "give shorter clips or smaller frames")
 
 

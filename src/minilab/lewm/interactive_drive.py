@@ -154,7 +154,7 @@ def drive_html(data: Drive, *, caption: str = CAPTION) -> str:
         "drive.html", style=static.style("drive.css"), pad=pad, size=str(data["size"]), alt=escape(alt),
         frames=data["frames"], opening=f"The opening: {told}.",
         ending=ending(*_still(data), caption=caption, data=kept,
-                      script="".join(map(static.read, ("plot.js", "rooms.js", "model.js", "drive.js")))))
+                      script="".join(map(static.read, ("rooms.js", "model.js", "drive.js")))))
     return small_enough(html, "train a smaller model, such as cpu(head_hidden=64, hidden=128)")
 
 

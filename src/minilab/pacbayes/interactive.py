@@ -80,7 +80,7 @@ def calculator_html(given: Given | None = None, *, caption: str = CALCULATOR_CAP
         units=choices("unit", {str(size): unit for unit, size in UNITS.items()}, "1"),
         deltas=choices("delta", {str(d): str(d) for d in DELTAS}, str(given.delta)),
         ending=ending(*_calculator_still(given), caption=caption, data=data,
-                      script="".join(map(static.read, ("plot.js", "bounds.js", "calculator.js")))))
+                      script="".join(map(static.read, ("bounds.js", "calculator.js")))))
 
 
 def show_calculator(given: Given | None = None, **options: Any) -> None:
@@ -190,7 +190,7 @@ def polynomial_html(config: PolynomialConfig | None = None, *, target: str = "si
         "polynomial.html", style=static.style("polynomial.css"), sliders="".join(slider(*one) for one in sliders),
         targets=choices("target", {name: name if name != "noise" else "pure noise" for name in TARGETS}, target),
         ending=ending(*_polynomial_still(config), caption=caption, data=data,
-                      script="".join(map(static.read, ("plot.js", "dual.js", "polynomial.js")))))
+                      script="".join(map(static.read, ("dual.js", "polynomial.js")))))
 
 
 def show_polynomial(config: PolynomialConfig | None = None, **options: Any) -> None:

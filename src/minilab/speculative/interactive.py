@@ -21,8 +21,10 @@ import numpy as np
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
+from minilab.core.widget import Static, ending, slider
 from minilab.speculative import theory
-from minilab.speculative.widget import fill, read, slider, style, table
+
+static = Static("minilab.speculative")
 
 Stream = Mapping[str, Any]  # label, pieces, tokens, seconds: see `race_html`
 
@@ -98,12 +100,12 @@ def race_html(streams: Sequence[Stream], *, caption: str = RACE_CAPTION, speeds:
     most = max(len(_texts(p)) for s in streams for p in s["pieces"])
     rows = [[s["label"], str(s["tokens"]), str(len(s["pieces"])), f"{s['tokens'] / len(s['pieces']):.2f}",
              f"{s['seconds']:.2f} s", f"{s['tokens'] / s['seconds']:.1f} tokens/s"] for s in streams]
-    totals = table(["", "tokens", "target passes", "tokens a pass", "time", "speed"], rows)
     columns = "\n".join(_column(s, end, most) for s in streams)
     buttons = "\n".join(f'<button type="button" data-speed="{speed:g}" aria-pressed="{str(i == 0).lower()}">{label}'
                         "</button>" for i, (speed, label) in enumerate(speeds.items()))
-    return fill("race.html", style=style("race.css"), columns=columns, table=totals, caption=escape(caption),
-                speeds=buttons, script=read("race.js"))
+    head = ["", "tokens", "target passes", "tokens a pass", "time", "speed"]
+    return static.fill("race.html", style=static.style("race.css"), columns=columns, speeds=buttons,
+                       ending=ending("", head, rows, caption=caption, script=static.read("race.js")))
 
 
 def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify: float = 1.0, seed: int = 0,
@@ -121,9 +123,9 @@ def explorer_html(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify:
     gains = {a: theory.speedup(a, np.array(LOOKAHEADS), cost, verify) for a in ALPHAS}
     rows = [[f"α = {a}", *(f"{gain:.2f}" for gain in gains[a])] for a in ALPHAS]
     title = f"Speed-up over autoregressive decoding at draft cost c = {cost:g}, verification v = {verify:g}"
-    still = table(["", *(f"K = {k}" for k in LOOKAHEADS)], rows, title=title)
-    return fill("explorer.html", style=style("explorer.css"), sliders=sliders, table=still, seed=str(seed),
-                caption=escape(caption), script=read("theory.js") + read("explorer.js"))
+    return static.fill("explorer.html", style=static.style("explorer.css"), sliders=sliders, ending=ending(
+        title, ["", *(f"K = {k}" for k in LOOKAHEADS)], rows, caption=caption, data={"seed": seed},
+        script=static.read("theory.js") + static.read("explorer.js")))
 
 
 def show_race(record: Record | Sequence[Stream], **options: Any) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from html import escape
 
 from minilab.core.display import display_html
+from minilab.core.widget import Static
 from minilab.speculative.engine import AsyncRound
-from minilab.speculative.widget import fill, style
 
+static = Static("minilab.speculative")
 Decode = Callable[[list[int]], str]
 
 
@@ -34,8 +35,8 @@ def cache_html(step: AsyncRound, before: list[int], decode: Decode, *, row: int 
         kept = f"{k} accepted" if k < len(s) else f"all {k} accepted"
         items.append(f'<li{" class=came" if came else ""}><span class="ml-small">{kept}</span> {trunk}{rejected}'
                      f'<ul>{guesses or "<li class=none>no guess</li>"}</ul></li>')
-    return fill("cache.html", style=style("cache.css"), before=_shown(decode, before[-12:]), items="\n".join(items),
-                caption=escape(_verdict(step, decode, row)))
+    return static.fill("cache.html", style=static.style("cache.css"), before=_shown(decode, before[-12:]),
+                       items="\n".join(items), caption=escape(_verdict(step, decode, row)))
 
 
 def cache_text(step: AsyncRound, before: list[int], decode: Decode, *, row: int = 0) -> str:

@@ -14,10 +14,10 @@ from matplotlib.patches import Patch
 from minilab.core import style
 from minilab.core.display import display_html
 from minilab.core.style import PALETTE
+from minilab.core.widget import Static, ending, slider
 from minilab.speculative.simulate import SCHEDULERS, Costs, Outcome, long_run, simulate
-from minilab.speculative.widget import fill, read, slider, table
-from minilab.speculative.widget import style as css
 
+static = Static("minilab.speculative")
 CAPTION = (
     "Three schedulers on one time axis; above each pass of the target stand the tokens that it made. Where the "
     "draft's lane is orange, the target waits. Speculating while the target verifies removes that wait from every "
@@ -51,9 +51,10 @@ def timeline_html(*, seed: int = 0, **start: float) -> str:
     """
     title, rows = _still(start)
     sliders = "\n".join(slider(start.get(name, default), name, *rest) for name, *rest, default in SLIDERS)
-    return fill("timeline.html", style=css("timeline.css"), sliders=sliders, moment=slider(MOMENT[3], *MOMENT),
-                table=table(COLUMNS, rows, title=title), seed=str(seed), caption=CAPTION,
-                script="".join(read(f"{name}.js") for name in ("theory", "simulate", "timeline")))
+    return static.fill(
+        "timeline.html", style=static.style("timeline.css"), sliders=sliders, moment=slider(MOMENT[3], *MOMENT),
+        ending=ending(title, COLUMNS, rows, caption=CAPTION, data={"seed": seed}, script="".join(
+            static.read(f"{name}.js") for name in ("theory", "simulate", "timeline"))))
 
 
 def show_timeline(*, seed: int = 0, **start: float) -> None:

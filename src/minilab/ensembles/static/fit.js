@@ -71,7 +71,8 @@ for (const root of document.querySelectorAll("figure.minilab-fit:not([data-live]
   }
   function drawLaw(now, series, y, on, { low, high, wide }, told) {
     const x0 = Math.min(...series.x) / 1.4, x1 = Math.max(...series.x) * 8;
-    const plot = axes({ x0, x1, y0: low - wide, y1: high + .1 * wide, xs: logTicks(x0, x1), name: series.axis });
+    const plot = axes({ x0, x1, y0: low - wide, y1: high + .1 * wide, xs: logTicks(x0, x1), logx: true,
+      name: series.axis });
     let svg = plot.svg;
     if (now) {
       if (now.interval) svg += plot.band("interval", now.interval.low, now.interval.high);
@@ -92,7 +93,7 @@ for (const root of document.querySelectorAll("figure.minilab-fit:not([data-live]
     const picture = one("[data-plot=profile]");
     if (!now) return put(picture, "", "No profile: too few points");
     const plot = axes({ x0: search.lowest, x1: search.highest, y0: low - wide, y1: low + .2 * wide,
-      xs: logTicks(search.lowest, search.highest), name: "exponent \u03b1" });
+      xs: logTicks(search.lowest, search.highest), logx: true, name: "exponent \u03b1" });
     const curve = (kind, alphas) => plot.path(kind, alphas, profile(x, y, alphas).map(f => f.E));
     let svg = plot.svg + curve("profile", geometric(search.lowest, search.highest, 121));
     if (now.interval) svg += plot.band("interval", now.interval.low, now.interval.high);

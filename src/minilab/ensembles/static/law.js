@@ -1,5 +1,4 @@
 // The fit of `scaling.py` and its interval, for points of equal weight. `search` holds that file's range of exponents.
-const evenly = (low, high, count) => Array.from({ length: count }, (_, i) => low + (high - low) * i / (count - 1));
 const geometric = (low, high, count) => evenly(Math.log(low), Math.log(high), count).map(Math.exp);
 const total = values => values.reduce((a, b) => a + b, 0), mean = values => total(values) / values.length;
 const squares = (z, y, A, E) => total(y.map((v, i) => (v - A * z[i] - E) ** 2));

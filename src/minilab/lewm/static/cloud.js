@@ -1,5 +1,6 @@
 const REACH = 4, SIDE = 340, UNIT = SIDE / 2 / REACH, MOST_STEPS = 200;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+const ROOM = { left: 38, top: 8, bottom: 136 }; // of the pictures on the right
 for (const root of document.querySelectorAll("figure.minilab-cloud:not([data-live])")) {
   const one = selector => root.querySelector(selector), all = selector => [...root.querySelectorAll(selector)];
   const data = JSON.parse(one('script[type="application/json"]').textContent);
@@ -29,7 +30,7 @@ for (const root of document.querySelectorAll("figure.minilab-cloud:not([data-liv
     stop();
     base = data.shapes[name];
     steps = 0;
-    for (const button of shapes) button.setAttribute("aria-pressed", String(button.dataset.shape === name));
+    press(shapes, shapes.find(button => button.dataset.shape === name));
   }
 
   function draw() {
@@ -71,13 +72,12 @@ for (const root of document.querySelectorAll("figure.minilab-cloud:not([data-liv
   }
   function drawStatistic(values, theta, there, levels, bounds) {
     const top = 1.5 * levels.collapse, ys = [.01, .1, 1, 10, 100].filter(v => v < top);
-    const plot = axes({ x0: 0, x1: 180, y0: .01, y1: top, xs: [0, 45, 90, 135, 180], ys, log: true, right: 270,
+    const plot = axes({ ...ROOM, right: 270, x0: 0, x1: 180, y0: .01, y1: top, xs: [0, 45, 90, 135, 180], ys, logy: true,
       name: "direction \u03b8 (degrees)" });
     let svg = plot.svg;
     for (const [name, v] of Object.entries(levels))
-      svg += tag("line", { class: "law", x1: plot.left, x2: plot.right, y1: plot.y(v), y2: plot.y(v) })
-        + tag("text", { x: plot.right + 5, y: plot.y(v) + 4 }, `${name} ${show(v, v < 10 ? 2 : 0)}`);
-    svg += path("curve", [...values, values[0]].map((v, m) => [plot.x(180 * m / values.length), plot.y(v)]))
+      svg += plot.level("law", v) + tag("text", { x: plot.right + 5, y: plot.y(v) + 4 }, `${name} ${show(v, v < 10 ? 2 : 0)}`);
+    svg += polyline("curve", [...values, values[0]].map((v, m) => [plot.x(180 * m / values.length), plot.y(v)]))
       + tag("circle", { class: "chosen", cx: plot.x(theta), cy: plot.y(there), r: 5 });
     put(one("[data-plot=statistic]"), svg, `Statistic along directions from 0 to 180 degrees: ${bounds}; floor `
       + `${show(levels.floor)}, collapse ${show(levels.collapse, 1)}.`);
@@ -87,7 +87,8 @@ for (const root of document.querySelectorAll("figure.minilab-cloud:not([data-liv
     for (const v of h)
       bins[Math.max(0, Math.min(bins.length - 1, Math.floor((v + REACH) / width)))] += 1 / (h.length * width);
     const top = Math.max(.6, ...bins), ys = [0, .5, 1, 1.5, 2].filter(v => v <= top);
-    const plot = axes({ x0: -REACH, x1: REACH, y0: 0, y1: top, xs: [-4, -2, 0, 2, 4], ys, name: "h = a\u00b7z" });
+    const plot = axes({ ...ROOM, x0: -REACH, x1: REACH, y0: 0, y1: top, xs: [-4, -2, 0, 2, 4], ys,
+      name: "h = a\u00b7z" });
     let svg = plot.svg;
     bins.forEach((density, i) => {
       const x = plot.x(-REACH + width * i), y = plot.y(density);
@@ -95,15 +96,15 @@ for (const root of document.querySelectorAll("figure.minilab-cloud:not([data-liv
         height: (plot.bottom - y).toFixed(1) });
     });
     const law = v => Math.exp(-v * v / 2) / Math.sqrt(2 * Math.PI), mean = average(h);
-    const grid = Array.from({ length: 81 }, (_, i) => -REACH + i / 10);
-    put(one("[data-plot=histogram]"), svg + path("law", grid.map(v => [plot.x(v), plot.y(law(v))])),
+    const grid = evenly(-REACH, REACH, 81);
+    put(one("[data-plot=histogram]"), svg + plot.path("law", grid, grid.map(law)),
       `Histogram of the points projected on ${theta} degrees, and the density of N(0, 1) dashed. The projections have `
       + `mean ${show(mean)} and standard deviation ${show(Math.sqrt(average(h.map(v => (v - mean) ** 2))))}.`);
   }
   function drawCharacteristic(h) {
     const seen = characteristic(h, fine), gap = Math.max(...seen.map(({ C, S }, k) => Math.hypot(C - fine[k].phi, S)));
-    const plot = axes({ x0: 0, x1: data.t_max, y0: -1, y1: 1, xs: [0, 1, 2, 3], ys: [-1, 0, 1], name: "t" });
-    const line = (kind, of) => path(kind, fine.map(({ t }, k) => [plot.x(t), plot.y(of(k))]));
+    const plot = axes({ ...ROOM, x0: 0, x1: data.t_max, y0: -1, y1: 1, xs: [0, 1, 2, 3], ys: [-1, 0, 1], name: "t" });
+    const line = (kind, of) => polyline(kind, fine.map(({ t }, k) => [plot.x(t), plot.y(of(k))]));
     put(one("[data-plot=characteristic]"), plot.svg + line("cosine", k => seen[k].C) + line("sine", k => seen[k].S)
       + line("law", k => fine[k].phi) + line("law", () => 0),
       `Means of cos(t h) and sin(t h) for t from 0 to ${data.t_max}, and those of N(0, 1) dashed. They are at most `

@@ -62,16 +62,15 @@ for (const root of document.querySelectorAll("figure.minilab-drive:not([data-liv
     const y0 = 10 ** Math.floor(Math.log10(Math.max(1e-6, Math.min(...values))));
     const y1 = 10 ** Math.ceil(Math.log10(Math.max(...values, 10 * y0))), x1 = first + Math.max(20, shown.length);
     const xs = Array.from({ length: x1 + 1 }, (_, i) => i).filter(i => i > first && i % 5 === 0);
-    const plot = axes({ x0: first, x1: x1 + 1, y0, y1, xs, ys: powers(y0, y1), log: true, bottom: 176, top: 22,
-      name: "block" });
-    let svg = plot.svg
-      + tag("line", { class: "level", x1: plot.left, x2: plot.right, y1: plot.y(level), y2: plot.y(level) });
+    const plot = axes({ x0: first, x1: x1 + 1, y0, y1, xs, ys: logTicks(y0, y1, [1]), logy: true, left: 38, bottom: 176,
+      top: 22, name: "block" });
+    let svg = plot.svg + plot.level("level", level);
     const at = shown.map((b, i) => [plot.x(first + i + 1), plot.y(b.surprise)]);
     shown.forEach(({ name }, i) => {
       if (name in EVENTS) svg += tag("line", { class: "event", x1: at[i][0], x2: at[i][0], y1: 16, y2: plot.bottom })
         + tag("text", { x: at[i][0], y: 12, "text-anchor": "middle" }, EVENTS[name]);
     });
-    svg += path("trace", at) + shown.map(({ surprise }, i) => tag("circle", { cx: at[i][0], cy: at[i][1],
+    svg += polyline("trace", at) + shown.map(({ surprise }, i) => tag("circle", { cx: at[i][0], cy: at[i][1],
       ...(surprise > level ? { class: "odd", r: 4.2 } : { class: "block", r: 2.8 }) })).join("");
     const above = shown.filter(b => b.surprise > level).length, last = trace.at(-1);
     put(one("[data-plot=trace]"), svg,

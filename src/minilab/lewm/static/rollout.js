@@ -7,9 +7,9 @@ for (const root of document.querySelectorAll("figure.minilab-rollout:not([data-l
   const y0 = 10 ** Math.floor(Math.log10(Math.max(1e-6, Math.min(...data.mean, ...errors))));
   const y1 = 10 ** Math.ceil(Math.log10(Math.max(1, ...data.stay, ...errors)));
   const xs = Array.from({ length: T }, (_, i) => i).filter(i => i % Math.ceil((T - 1) / 10) === 0);
-  const plot = axes({ x0: 0, x1: T - 1, y0, y1, xs, ys: powers(y0, y1), log: true, bottom: 156,
+  const plot = axes({ x0: 0, x1: T - 1, y0, y1, xs, ys: logTicks(y0, y1, [1]), logy: true, left: 38, bottom: 156,
     name: `frame (${skip} steps each)` });
-  const line = (kind, values) => path(kind, values.map((v, i) => [plot.x(history + i), plot.y(v)]));
+  const line = (kind, values) => polyline(kind, values.map((v, i) => [plot.x(history + i), plot.y(v)]));
   const end = (values, text, below) => tag("text",
     { x: plot.right, y: plot.y(values.at(-1)) + below, "text-anchor": "end" }, text);
 
@@ -48,7 +48,7 @@ for (const root of document.querySelectorAll("figure.minilab-rollout:not([data-l
     say(draw());
   }
   for (const button of buttons) button.addEventListener("click", () => {
-    for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+    press(buttons, button);
     say(draw());
   });
   time.addEventListener("input", () => to(time.value));

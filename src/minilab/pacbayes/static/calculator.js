@@ -47,13 +47,12 @@ for (const root of document.querySelectorAll("figure.minilab-calculator:not([dat
   function drawInverse({ n, risk, guess, c, posterior, hoeffding, kl: met, maurer: last }) {
     const reach = Math.max(hoeffding, last) - risk;
     const x0 = Math.max(0, risk - .25 * reach), x1 = Math.min(1, risk + 1.25 * reach), y1 = 1.4 * posterior;
-    const plot = axes({ x0, x1, y0: 0, y1, xs: ticks(x0, x1, 5), ys: ticks(0, y1, 4), bottom: 192, top: 16,
+    const plot = axes({ x0, x1, y0: 0, y1, xs: ticks(x0, x1, 5), ys: ticks(0, y1, 4), top: 16,
       name: "true risk p" });
-    const p = evenly(x0, x1, 201), level = (kind, at) =>
-      tag("line", { class: kind, x1: plot.left, x2: plot.right, y1: plot.y(at), y2: plot.y(at) });
+    const p = evenly(x0, x1, 201);
     const dot = (kind, at, height) => tag("circle", { class: kind, cx: plot.x(at), cy: plot.y(height), r: 4.5 });
-    let svg = plot.svg + level("price", c) + level("price posterior", posterior)
-      + plot.path("parabola", p, v => pinsker(risk, v)) + plot.path("kl", p, v => kl(risk, v))
+    let svg = plot.svg + plot.level("price", c) + plot.level("price posterior", posterior)
+      + plot.path("parabola", p, p.map(v => pinsker(risk, v))) + plot.path("kl", p, p.map(v => kl(risk, v)))
       + dot("risk", risk, 0) + dot("met", met, c);
     if (hoeffding <= x1) svg += dot("late", hoeffding, c);
     if (guess >= x0 && guess <= x1) {

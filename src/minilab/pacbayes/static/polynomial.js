@@ -21,16 +21,15 @@ for (const root of document.querySelectorAll("figure.minilab-polynomial:not([dat
   }
   function drawFit(y, truth, fit, told) {
     const top = roof(size([...y, ...truth, ...fit]));
-    const plot = axes({ x0: -1, x1: 1, y0: -top, y1: top, xs: [-1, -.5, 0, .5, 1], ys: ticks(-top, top, 6), bottom: 192,
-      name: "x" });
+    const plot = axes({ x0: -1, x1: 1, y0: -top, y1: top, xs: [-1, -.5, 0, .5, 1], ys: ticks(-top, top, 6), name: "x" });
     const points = y.map((v, i) => tag("circle", { class: "point", cx: plot.x(data.x[i]), cy: plot.y(v), r: 3.4 }));
-    put(one("[data-plot=fit]"), plot.svg + plot.path("truth", data.grid, (_, i) => truth[i])
-      + plot.path("fit", data.grid, (_, i) => fit[i]) + points.join(""), told);
+    put(one("[data-plot=fit]"), plot.svg + plot.path("truth", data.grid, truth)
+      + plot.path("fit", data.grid, fit) + points.join(""), told);
   }
   function drawWeights(w) {
     const most = size(w), last = w.length - 1, largest = w.findIndex(v => Math.abs(v) === most);
     const plot = axes({ x0: 0, x1: last, y0: 0, y1: most || 1, xs: ticks(0, last, 5), ys: ticks(0, most || 1, 4),
-      bottom: 192, name: "order j" });
+      name: "order j" });
     const stems = w.map((v, j) => tag("line", { class: "weight", x1: plot.x(j), x2: plot.x(j), y1: plot.bottom,
       y2: plot.y(Math.abs(v)) }));
     const total = inner(w, w), reach = w.findIndex((_, j) => inner(w.slice(0, j + 1), w) >= .99 * total);

@@ -1,53 +1,28 @@
 const LONGEST = 16;
 for (const root of document.querySelectorAll("figure.minilab-explorer:not([data-live])")) {
   const one = selector => root.querySelector(selector);
+  const data = JSON.parse(one('script[type="application/json"]').textContent);
   const value = name => Number(one(`[name=${name}]`).value);
   const write = (name, text) => { one(`[data-out=${name}]`).textContent = text; };
-  let timer = 0;
-  const say = (text, wait = 0) => { // sliders move in many small steps: only the last is spoken
-    clearTimeout(timer);
-    timer = setTimeout(() => { one("[role=status]").textContent = text; }, wait);
-  };
-  const tag = (name, attributes, text = "") =>
-    `<${name} ${Object.entries(attributes).map(([k, v]) => `${k}="${v}"`).join(" ")}>${text}</${name}>`;
-
-  // Axes from (x0, y0) to (x1, y1) around the unit square: returns the maps to the picture and the axes' markup.
-  function axes({ left, right, bottom, top, xs, ys, x1, y0 = 0, y1, x0 = 0, xname, yname }) {
-    const x = v => +(left + (right - left) * (v - x0) / (x1 - x0)).toFixed(2);
-    const y = v => +(bottom + (top - bottom) * (v - y0) / (y1 - y0)).toFixed(2);
-    let svg = "";
-    for (const v of ys) svg += tag("line", { class: "grid", x1: left, x2: right, y1: y(v), y2: y(v) })
-      + tag("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, v);
-    for (const v of xs) svg += tag("text", { x: x(v), y: bottom + 15, "text-anchor": "middle" }, v);
-    svg += tag("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom })
-      + tag("text", { x: right, y: bottom + 30, "text-anchor": "end" }, xname)
-      + tag("text", { x: 0, y: top - 9 }, yname);
-    return { x, y, svg };
-  }
-  const ticks = (top, most) => {
-    const step = [0.5, 1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 1e5].find(s => top / s <= most) || 1e6;
-    return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, i) => i * step);
-  };
+  const say = speaker(one("[role=status]")), soon = speaker(one("[role=status]"), 0);
+  const ROOM = { left: 30, right: 332 };
   const times = v => `${v.toFixed(2)}×`;
 
   function drawSpeed() {
     const [alpha, K, c, v] = ["alpha", "K", "c", "v"].map(value);
     const gains = Array.from({ length: LONGEST }, (_, i) => speedup(alpha, i + 1, c, v));
     const top = Math.max(1.5, Math.ceil(Math.max(...gains) * 1.08 * 2) / 2), best = bestLookahead(alpha, c, v, LONGEST);
-    const plot = axes({ left: 30, right: 332, bottom: 202, top: 26, x0: 0.5, x1: LONGEST + 0.5, y1: top,
-      xs: [1, 4, 8, 12, 16], ys: ticks(top, 6), xname: "lookahead K (draft tokens a round)", yname: "speed-up" });
+    const plot = axes({ ...ROOM, bottom: 202, top: 26, x0: 0.5, x1: LONGEST + 0.5, y0: 0, y1: top, xs: [1, 4, 8, 12, 16],
+      ys: ticks(0, top, 6), name: "lookahead K (draft tokens a round)", above: "speed-up" });
     const at = k => [plot.x(k), plot.y(gains[k - 1])];
-    let svg = plot.svg + tag("line", { class: "one", x1: 30, x2: 332, y1: plot.y(1), y2: plot.y(1) })
-      + tag("polyline", { class: "curve", points: gains.map((_, i) => at(i + 1).join(",")).join(" ") });
+    let svg = plot.svg + plot.level("one", 1) + polyline("curve", gains.map((_, i) => at(i + 1)));
     gains.forEach((_, i) => { svg += tag("circle", { class: "dot", cx: at(i + 1)[0], cy: at(i + 1)[1], r: 2.2 }); });
     svg += tag("circle", { class: "chosen", cx: at(K)[0], cy: at(K)[1], r: 5 });
     if (best) svg += tag("circle", { class: "best", cx: at(best)[0], cy: at(best)[1], r: 8 });
     const chosen = `K = ${K}: ${expectedTokens(alpha, K).toFixed(2)} tokens in ${(K * c + v).toFixed(2)} target steps, ${times(gains[K - 1])}`;
     const bestText = best ? `best K = ${best}${best === LONGEST ? " or more" : ""}: ${times(gains[best - 1])}`
       : "best: no speculation (the dashed line)";
-    const picture = one("[data-plot=speed]");
-    picture.innerHTML = svg;
-    picture.setAttribute("aria-label", `Speed-up against the lookahead K from 1 to ${LONGEST}. ${chosen}; ${bestText}.`);
+    put(one("[data-plot=speed]"), svg, `Speed-up against the lookahead K from 1 to ${LONGEST}. ${chosen}; ${bestText}.`);
     write("chosen", chosen);
     write("best", bestText);
     return `${chosen}; ${bestText}.`;
@@ -55,7 +30,7 @@ for (const root of document.querySelectorAll("figure.minilab-explorer:not([data-
 
   let random, rounds, tokens, means, round, shown; // `shown` draft tokens of the round are tested
   function reset() {
-    random = randomNumbers(Number(root.dataset.seed));
+    random = randomNumbers(data.seed);
     rounds = tokens = shown = 0;
     means = [];
     round = null;
@@ -109,26 +84,24 @@ for (const root of document.querySelectorAll("figure.minilab-explorer:not([data-
     write("verdict", verdict);
 
     const last = Math.max(20, rounds);
-    const plot = axes({ left: 30, right: 332, bottom: 84, top: 24, x0: 0, x1: last, y1: K + 1,
-      xs: ticks(last, 5), ys: ticks(K + 1, 3), xname: "rounds", yname: "average tokens a round" });
+    const plot = axes({ ...ROOM, bottom: 84, top: 24, x0: 0, x1: last, y0: 0, y1: K + 1, ys: ticks(0, K + 1, 3),
+      name: "rounds", above: "average tokens a round" });
     const stride = Math.ceil(rounds / 500) || 1, points = [];
-    for (let i = stride; i <= rounds; i += stride) points.push(`${plot.x(i)},${plot.y(means[i - 1])}`);
+    for (let i = stride; i <= rounds; i += stride) points.push([plot.x(i), plot.y(means[i - 1])]);
     const summary = rounds ? `average of ${rounds} round${rounds > 1 ? "s" : ""}: ${means[rounds - 1].toFixed(3)} tokens; `
       : "";
     const formula = `formula (1 − α^(K+1)) / (1 − α): ${expected.toFixed(3)}`;
-    const picture = one("[data-plot=mean]");
-    picture.innerHTML = plot.svg + tag("line", { class: "one", x1: 30, x2: 332, y1: plot.y(expected), y2: plot.y(expected) })
-      + tag("polyline", { class: "curve", points: points.join(" ") })
-      + (rounds ? tag("circle", { class: "dot", cx: plot.x(rounds), cy: plot.y(means[rounds - 1]), r: 2.6 }) : "");
-    picture.setAttribute("aria-label", `Average tokens a round against rounds; ${summary}${formula}.`);
+    put(one("[data-plot=mean]"), plot.svg + plot.level("one", expected) + polyline("curve", points)
+      + (rounds ? tag("circle", { class: "dot", cx: plot.x(rounds), cy: plot.y(means[rounds - 1]), r: 2.6 }) : ""),
+      `Average tokens a round against rounds; ${summary}${formula}.`);
     one("[data-out=mean]").innerHTML = `${summary || "no round yet"}<br>${formula.replace("α^(K+1)", "α<sup>K+1</sup>")}`;
-    if (round) say(`${verdict} ${finished ? summary + formula : ""}`);
+    if (round) soon(`${verdict} ${finished ? summary + formula : ""}`);
   }
 
   for (const input of root.querySelectorAll("input")) input.addEventListener("input", () => {
     input.parentElement.querySelector("b").textContent = Number(input.value).toFixed(Number(input.dataset.digits));
     if (["alpha", "K"].includes(input.name)) reset();
-    say(drawSpeed(), 700);
+    say(drawSpeed());
   });
   one("[data-do=step]").addEventListener("click", step);
   one("[data-do=round]").addEventListener("click", () => whole(1));

@@ -1,12 +1,14 @@
 const WINDOW = 16, MOST_ROWS = 16, NAMES = { ar: "autoregressive (AR)", sd: "speculative (SD)", ssd: "speculative speculative (SSD)" };
 for (const root of document.querySelectorAll("figure.minilab-timeline:not([data-live])")) {
   const one = selector => root.querySelector(selector), all = selector => [...root.querySelectorAll(selector)];
+  const data = JSON.parse(one('script[type="application/json"]').textContent);
   const value = name => Number(one(`[name=${name}]`).value);
   const picture = one("svg[role=img]"), play = one("[data-do=play]"), moment = one("[name=moment]");
-  const random = randomNumbers(Number(root.dataset.seed)), times = n => Array.from({ length: n }, (_, i) => i);
+  const random = randomNumbers(data.seed), times = n => Array.from({ length: n }, (_, i) => i);
   // A round lasts at least one step, so these suffice. Drawn once: a slider changes what they decide, not their luck.
   const luck = times(WINDOW).map(() => times(MOST_ROWS).map(() => [random(), random()]));
-  let speaking = 0, playing = 0;
+  const say = speaker(one("[role=status]"));
+  let playing = 0;
 
   function draw() {
     const [alpha, hitRate, K, batch] = ["alpha", "hit_rate", "K", "batch"].map(value);
@@ -22,11 +24,6 @@ for (const root of document.querySelectorAll("figure.minilab-timeline:not([data-
     picture.setAttribute("aria-label", `Time lines of three schedulers. ${told}`);
     return `${told} Speed-up in the long run: SD ${gain(means[0], means[1])}, SSD ${gain(means[0], means[2])}.`;
   }
-  function changed() {
-    const told = draw();
-    clearTimeout(speaking); // sliders move in many small steps: only the last is spoken
-    speaking = setTimeout(() => { one("[role=status]").textContent = told; }, 700);
-  }
   const gain = (ar, m) => `${(m.tokens / m.seconds * ar.seconds / ar.tokens).toFixed(2)}×`;
   function table(means) {
     const share = x => `${(100 * x).toFixed(0)}\u00a0%`;
@@ -38,8 +35,6 @@ for (const root of document.querySelectorAll("figure.minilab-timeline:not([data-
   }
   function drawLanes(lines, made, now) {
     const width = picture.clientWidth || 340, left = 42, x = t => +(left + (width - left - 6) * Math.min(t, WINDOW) / WINDOW).toFixed(2);
-    const tag = (name, attributes, text = "") =>
-      `<${name} ${Object.entries(attributes).map(([k, v]) => `${k}="${v}"`).join(" ")}>${text}</${name}>`;
     const bar = (kind, y, start, end) => end > start && start < WINDOW
       ? tag("rect", { class: kind, x: x(start), y, width: Math.max(.6, x(end) - x(start) - .6).toFixed(2), height: 16 }) : "";
     let svg = "", y = 12;
@@ -88,7 +83,7 @@ for (const root of document.querySelectorAll("figure.minilab-timeline:not([data-
   });
   for (const input of all("input")) input.addEventListener("input", () => {
     input.parentElement.querySelector("b").textContent = Number(input.value).toFixed(Number(input.dataset.digits));
-    changed();
+    say(draw());
   });
   root.dataset.live = "";
   one(".ml-live").hidden = false;
