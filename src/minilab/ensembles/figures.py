@@ -156,6 +156,26 @@ def data_law(results: Results) -> Figure:
     return _with_legend(fig, left, columns=3)
 
 
+def students(results: Results, *, marks: Sequence[str] = ("regularized", "ensemble")) -> Figure:
+    """Losses of students and of their teachers, the best at the bottom; dashed lines are what is to be bettered.
+
+    `results["rows"][arm]["losses"]` holds one loss a seed; `marks` are the arms that the lines go through.
+    """
+    fig, ax = figure(height=3.4)
+    rows = {arm: row["losses"] for arm, row in results["rows"].items()}
+    arms = sorted(rows, key=lambda arm: -float(np.mean(rows[arm])))
+    for color, mark in zip(PALETTE, marks, strict=False):
+        ax.axvline(float(np.mean(rows[mark])), color=color, linestyle="--", linewidth=1)
+    for y, arm in enumerate(reversed(arms)):
+        color = PALETTE[marks.index(arm)] if arm in marks else INK
+        ax.plot([np.mean(rows[arm])], [y], "o", color=color, markersize=7)
+        ax.plot(rows[arm], [y] * len(rows[arm]), color=color, **SEED)
+    ax.set_yticks(range(len(arms)), list(reversed(arms)))
+    ax.set(xlabel=LOSS)
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
 def _law(ax: Axes, x: Numbers, losses: Float[np.ndarray, "n"], law: Results, *, color: str, label: str,
          beyond: float = 8) -> None:
     """Points, the law on to so many times the last x, and its asymptote."""
