@@ -52,8 +52,11 @@ LAWS = {"joint": PowerLaw(40.0, 0.5, 2.0), "regularized": PowerLaw(50.0, 0.5, 2.
 DATA = {"rows": {str(d): {name: {"loss": law(d)} for name, law in LAWS.items()} for d in D},
         "laws": {name: of_fit(fit_power_law(D, [law(d) for d in D])) for name, law in LAWS.items()},
         "efficiency": {str(d): {"standard": 1.0, "regularized": 1.8, "joint": None if d == 4096 else 3.0} for d in D}}
+STUDENTS = {"rows": {"ensemble": {"losses": [4.41]}, "one teacher": {"losses": [5.02]},
+                     "regularized": {"losses": [4.67]}, "from the ensemble": {"losses": [4.6, 4.64]}}}
 ALL = {figures.epochs_sweep: EPOCHS, figures.decay_sweep: DECAY, figures.k_curves: TOGETHER, figures.size_law: SIZES,
-       figures.scaling_plane: JOINT, figures.data_law: DATA}
+       figures.scaling_plane: JOINT, figures.data_law: DATA,
+       figures.students: STUDENTS}
 
 
 def labelled(ax) -> dict:
@@ -73,7 +76,8 @@ def test_a_figure_draws_without_a_warning_and_labels_its_axes(draw):
         fig = draw(ALL[draw])
         html = figure_html(fig, alt="A figure")
     assert "<svg" in html and all(ax.get_xlabel() for ax in fig.axes)
-    assert "nats a token" in fig.axes[0].get_ylabel() and len(fig.legends) == 1
+    assert "nats a token" in fig.axes[0].get_ylabel() + fig.axes[0].get_xlabel()
+    assert len(fig.legends) == (draw is not figures.students)  # its rows are named at the axis
 
 
 def test_epochs_are_in_order_and_training_is_dashed():
@@ -137,6 +141,16 @@ def test_members_stand_over_their_parameters_together():
     np.testing.assert_allclose(lines["one model, tuned"].get_ydata(), HEAVY)
     np.testing.assert_allclose(lines["members of 91k"].get_xdata(), 91_000 * K[:4])
     assert lines["one model, tuned"].get_color() == INK and lines["members of 46k"].get_color() == PALETTE.blue
+
+
+def test_students_stand_in_order_between_the_model_to_better_and_the_ensemble():
+    ax = figures.students(STUDENTS).axes[0]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["ensemble", "from the ensemble", "regularized", "one teacher"]
+    marks = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    assert marks == [4.67, 4.41]
+    means = {line.get_ydata()[0]: line.get_xdata()[0] for line in ax.lines if line.get_markersize() == 7}
+    assert [means[y] for y in range(4)] == pytest.approx([4.41, 4.62, 4.67, 5.02])
 
 
 def test_a_data_law_shows_losses_and_what_they_are_worth():
