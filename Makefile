@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 PORT        ?= 8000
 # The slowest single cell may take this many seconds in `make test` and `make notebooks`.
 CELL_TIMEOUT ?= 300
+# Whose records `make drift` makes again.
+PRESET      ?= cpu
 # Processes that share the tests, whole files each; every one computes with one thread.
 WORKERS     ?= 2
 
@@ -26,7 +28,7 @@ NBVAL     := --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) \
              --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lab bench release notebooks clean
+.PHONY: help setup book serve test lab bench drift release notebooks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +62,12 @@ lab: $(STAMP)  ## open JupyterLab on the chapters and the labs
 
 bench: $(STAMP)  ## compare with the named peers (benchmarks/), one script after the other
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(QUIET) $(BIN)/python "$$script" || exit 1; done
+
+# Nothing that an earlier run kept is used, so that trainings are checked too. It ends with 3 if a record has drifted.
+drift: $(STAMP)  ## make the records of PRESET (cpu) again and compare them with the kept ones
+	rm -rf build/drift
+	$(QUIET) MINILAB_CACHE="$(CURDIR)/build/drift/cache" $(BIN)/minilab run --all --preset $(PRESET) \
+	  --records build/drift/records --compare
 
 release: $(STAMP)  ## generate the student notebooks and the autograders in build/labs
 	$(QUIET) $(BIN)/minilab assign labs/*.ipynb -o build/labs

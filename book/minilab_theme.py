@@ -192,6 +192,8 @@ def cut_fonts(static: Path):
 
 def setup(app):
     app.add_directive("launch", Launch)
+    app.setup_extension("minilab_runs")  # beside this file
+    app.setup_extension("minilab_api")
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)

@@ -1,7 +1,11 @@
 """The command line, on a method made up for the purpose."""
 
+import importlib.metadata
 import os
+import platform
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +21,7 @@ from minilab.core import weights
 from minilab.core.device import pick_device
 from minilab.core.records import Record
 
+TORCH = importlib.metadata.version("torch")  # without "+cu130", which torch.__version__ has in some builds
 SOURCE = '''
 import time
 from dataclasses import dataclass
@@ -165,7 +170,7 @@ def test_show_prints_results_and_provenance(toy, capsys):
         *("results", "curve 10 values from 0 to 9", "nested.mean 1.5", "few 1, 2", "config", "steps 1000"),
         *("table.0 K 0, speed.low 0.0", "table.6 K 6, speed.low 3.0"),
         *("provenance", "command minilab run toy/speed --preset cpu --seed 0"),
-        f"versions.torch {torch.__version__}",
+        f"versions.torch {TORCH}",
     ):
         assert line in lines, line
 
@@ -260,8 +265,8 @@ def test_installed_command_answers_help_and_version():
     done = subprocess.run([sys.executable, "-m", "minilab.cli", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert all(
-        f"\n    {name} " in done.stdout
-        for name in ("list", "run", "show", "doctor", "fetch", "assign", "grade")
+        re.search(rf"^    {name}\b", done.stdout, re.M)
+        for name in ("list", "run", "show", "diff", "doctor", "fetch", "assign", "grade", "new-chapter")
     )
     wrong = subprocess.run(
         [sys.executable, "-m", "minilab.cli", "frobnicate"], capture_output=True, text=True
@@ -328,10 +333,18 @@ def machine(monkeypatch, tmp_path):
 
 def test_doctor_reports_versions_devices_threads_and_how_to_get_what_is_missing(machine, capsys, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr("minilab.doctor.commit_of_code", lambda: "0123456789abcdef-dirty")
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     for fact in (
-        f"torch {torch.__version__}",
+        f"torch {TORCH}",
+        platform.platform(),
+        f"Python {platform.python_version()}",
+        "commit 0123456789ab-dirty",
+        "runs in no notebook service",
+        "MUJOCO_GL=egl",
+        "torch is built ",
         f"auto picks {pick_device()}",
         f"torch uses {torch.get_num_threads()}; OMP_WAIT_POLICY=PASSIVE",
         "ok: toy/w.safetensors",
@@ -342,6 +355,46 @@ def test_doctor_reports_versions_devices_threads_and_how_to_get_what_is_missing(
     ):
         assert fact in out, fact
     assert "spin" not in out
+
+
+@pytest.mark.parametrize(
+    ("variables", "host"),
+    [
+        ({"COLAB_RELEASE_TAG": "1"}, "Colab"),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}, "Kaggle"),
+        ({"JUPYTERHUB_USER": "ann"}, "JupyterHub"),
+        ({"BINDER_SERVICE_HOST": "x", "JUPYTERHUB_USER": "jovyan"}, "Binder"),
+    ],
+)
+def test_doctor_names_the_service_it_runs_in(monkeypatch, variables, host):
+    for names in doctor.HOSTS.values():
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert doctor._system()[1] == f"runs in {host}"
+
+
+def test_doctor_knows_a_containers_memory_and_the_disk(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(doctor, "LIMITS", (limit,))
+    whole = doctor._memory_gib()
+    if whole is None:
+        pytest.skip("this system does not tell its memory")
+    limit.write_text("max\n")
+    assert doctor._memory_gib() == whole
+    limit.write_text(str(2**29))
+    assert doctor._memory_gib() == 0.5
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path / "not" / "yet"))
+    free = shutil.disk_usage(tmp_path).free / 2**30
+    assert doctor._free_gib(tmp_path / "not" / "yet") == pytest.approx(free, rel=0.05)
+    assert "memory 0.5 GiB" in doctor._system()[2]
+
+
+def test_doctor_does_not_tell_the_name_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "ann")
+    assert doctor._tilde(tmp_path / "ann" / ".cache" / "minilab") == "~/.cache/minilab"
+    assert doctor._tilde(tmp_path / "annabel") == str(tmp_path / "annabel")
 
 
 def test_doctor_warns_of_spinning_threads(machine, capsys, monkeypatch):

@@ -1,8 +1,8 @@
-"""The command line: minilab list | run | show | doctor | fetch | assign | grade.
+"""The command line: minilab list | run | show | diff | doctor | fetch | assign | grade | new-chapter.
 
 It adds nothing to the functions behind it but progress, saved records and plain messages: `minilab run
 ensembles/asymptotes --preset gpu` equals `experiments.asymptotes(GPU)`. Exit codes: 0 done, 1 failed,
-2 called wrongly, 130 interrupted.
+2 called wrongly, 3 done but results have drifted, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from minilab import __version__
+from minilab.cli_parser import build
 
 METHODS = ("speculative", "dmpc", "lewm", "pacbayes", "ensembles")
+DRIFTED = 3  # the exit code that says so
 
 
 class WrongCall(Exception):
@@ -47,67 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minilab", description="Run the experiments of the book and look at records."
-    )
-    parser.add_argument("--version", action="version", version=f"minilab {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="on an error, show the whole traceback")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def add(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(command=function)
-        return command
-
-    add("list", _list, "List the experiments, their presets, and which records exist.")
-
-    run = add("run", _run, "Run an experiment and save its record.")
-    run.add_argument("experiment", metavar="METHOD/EXPERIMENT")
-    run.add_argument("--preset", default="cpu", help="cpu (the default) or gpu")
-    run.add_argument("--device", help="auto, cpu, mps, cuda or cuda:N, instead of the preset's")
-    run.add_argument("--seed", type=int, help="a seed instead of the preset's")
-    run.add_argument(
-        "--pair",
-        metavar="TARGET+DRAFT",
-        help="models instead of the preset's: two Hugging Face names or folders, or shipped, or smollm2",
-    )
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="any other field of the preset, such as prompts=8; may be repeated",
-    )
-    run.add_argument("--records", type=Path, metavar="DIR", help="where to save, instead of records/")
-    run.add_argument("--dry-run", action="store_true", help="only say which trainings are missing and what they cost")
-
-    show = add("show", _show, "Print a record: its results and where they come from.")
-    show.add_argument("experiment", metavar="METHOD/EXPERIMENT")
-    show.add_argument("--preset", default="cpu", help="cpu (the default) or gpu")
-    show.add_argument("--records", type=Path, metavar="DIR", help="where to look, instead of records/")
-
-    add("doctor", _doctor, "Report versions, devices, what is missing and how to get it.")
-
-    fetch = add("fetch", _fetch, "Download a pre-trained model into the cache and verify it.")
-    fetch.add_argument("model", choices=["smollm2"])
-
-    assign = add("assign", _assign, "Make the student version and the autograder of instructor notebooks.")
-    assign.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
-    assign.add_argument(
-        "-o", "--out", type=Path, default=Path("build/labs"), metavar="DIR", help="default: build/labs"
-    )
-
-    grade = add("grade", _grade, "Grade a folder of submissions into a table and a page of feedback each.")
-    grade.add_argument("submissions", type=Path)
-    grade.add_argument(
-        "--autograder", type=Path, required=True, metavar="ZIP", help="made by `minilab assign`"
-    )
-    grade.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
-    grade.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions at a time (default 1)")
-    grade.add_argument(
-        "--timeout", type=float, default=600, metavar="S", help="seconds for one (default 600)"
-    )
-    return parser
+    return build({
+        "list": _list, "run": _run, "show": _show, "diff": _diff, "doctor": _doctor, "fetch": _fetch,
+        "assign": _assign, "grade": _grade, "new-chapter": _new_chapter,
+    })  # fmt: skip
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -120,12 +63,21 @@ def _list(_: argparse.Namespace) -> None:
     print("* has a record: minilab show METHOD/EXPERIMENT --preset PRESET")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from minilab.core.device import pick_device
+    from minilab.core.records import Record
+    from minilab.run_all import FRESH
 
+    if arguments.all:
+        return _run_all(arguments)
+    if arguments.experiment is None or arguments.again or arguments.assets:
+        raise WrongCall("give METHOD/EXPERIMENT (`minilab list` names them), or --all; --again, --assets go with --all")
     experiment, preset = _find(arguments.experiment, arguments.preset)
-    given = {"device": arguments.device, "seed": arguments.seed}
-    given = {k: v for k, v in given.items() if v is not None}
+    tolerance, kept = _tolerance(arguments), None
+    if arguments.compare and not arguments.dry_run:
+        kept = Record.load(arguments.experiment, preset=arguments.preset)  # before anything takes its place
+        arguments.records = arguments.records or FRESH
+    given = _given(arguments)
     changes = _changes(preset, arguments.pair, arguments.set)
     if changes and arguments.records is None and not arguments.dry_run:
         raise WrongCall(
@@ -137,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if experiment.dry_run is None:
             raise WrongCall(f"{arguments.experiment} does not keep its trainings, so a dry run has nothing to say")
         print(experiment.dry_run(preset))
-        return
+        return 0
     try:
         device = pick_device(preset.device)
     except ValueError as error:
@@ -154,6 +106,73 @@ def _run(arguments: argparse.Namespace) -> None:
     path = record.save(arguments.records)
     print(_table(record.results))
     print(f"saved {path} after {time.perf_counter() - started:.0f} s")
+    return _compare([(kept, record)], tolerance) if kept else 0
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    from minilab import run_all
+    from minilab.core.records import Record, list_records, records_dir
+
+    if arguments.experiment or arguments.pair or arguments.set or arguments.dry_run:
+        raise WrongCall("--all takes each experiment as it is: without METHOD/EXPERIMENT, --pair, --set, --dry-run")
+    tolerance, experiments = _tolerance(arguments), _experiments()
+    out, recorded = arguments.records or run_all.FRESH, list_records() if arguments.compare else None
+    if arguments.compare and out.resolve() == records_dir().resolve():
+        raise WrongCall(f"--compare needs the kept records, and --records {out} would replace them; take another DIR")
+    try:
+        names, left = run_all.plan(experiments, arguments.preset, recorded=recorded, assets=arguments.assets)
+    except ValueError as error:
+        raise WrongCall(error) from error
+    given = _given(arguments)
+    presets = {name: dataclasses.replace(experiments[name].presets[arguments.preset], **given) for name in names}
+    options = [word for field, value in given.items() for word in (f"--{field}", str(value))]
+    outcomes = run_all.run_all(presets, out=out, again=arguments.again, options=options)
+    for why in dict.fromkeys(outcome.why for outcome in left):
+        print(f"left out, {why}: {', '.join(o.name for o in left if o.why == why)}")
+    print(f"{run_all.summary([*outcomes, *left])}; the records are in {out}")
+    code = 1 if any(outcome.state == "failed" for outcome in outcomes) else 0
+    if arguments.compare:
+        made = [{"experiment": o.name, "preset": arguments.preset} for o in outcomes if o.state != "failed"]
+        code = code or _compare([(Record.load(**name), Record.load(**name, root=out)) for name in made], tolerance)
+    return code
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields that a run has in place of the preset's."""
+    given = {"device": arguments.device, "seed": arguments.seed}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from minilab.core.drift import pairs
+
+    shared, alone = pairs(arguments.kept, arguments.fresh)
+    code = _compare(shared, _tolerance(arguments))
+    print("\n".join(alone), end="\n" if alone else "")
+    return code
+
+
+def _tolerance(arguments: argparse.Namespace) -> Any:
+    from minilab.core.drift import Tolerance
+
+    try:
+        return Tolerance(rtol=arguments.rtol, atol=arguments.atol, times=arguments.times)
+    except ValueError as error:
+        raise WrongCall(error) from error
+
+
+def _compare(records: Sequence[tuple[Any, Any]], tolerance: Any) -> int:
+    """Print how each pair of a kept and a fresh record differs; the exit code says whether any drifted."""
+    from minilab.core.drift import differences, drifted, table
+
+    count = 0
+    for kept, fresh in records:
+        found = differences(kept, fresh, tolerance)
+        count += drifted(found)
+        print(f"{'DRIFTED' if drifted(found) else 'same   '}  {kept.name}.{kept.preset}")
+        print(table(found), end="\n" if found else "")
+    print(f"{count} of {len(records)} records drifted (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})")
+    return DRIFTED if count else 0
 
 
 def _changes(preset: Any, pair: str | None, settings: Sequence[str]) -> dict[str, Any]:
@@ -224,6 +243,15 @@ def _grade(arguments: argparse.Namespace) -> None:
 
     options = {"jobs": arguments.jobs, "timeout": arguments.timeout}
     print(grading.grade(arguments.submissions, arguments.autograder, arguments.out, **options))
+
+
+def _new_chapter(arguments: argparse.Namespace) -> None:
+    from minilab.new_chapter import make
+
+    try:
+        print(make(arguments.name, title=arguments.title, root=arguments.root))
+    except ValueError as error:
+        raise WrongCall(error) from error
 
 
 def _experiments(methods: Sequence[str] | None = None) -> dict[str, Any]:

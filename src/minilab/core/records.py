@@ -61,11 +61,11 @@ class Record:
             "seed": preset.seed,
             "versions": _versions(),
             "hardware": hardware(),
-            "commit": _commit(),
+            "commit": commit_of_code(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "wall_s": time.perf_counter() - started,
         }
-        return cls(method, name, preset.name, _spelled(dataclasses.asdict(preset)), dict(results), provenance)
+        return cls(method, name, preset.name, config_of(preset), dict(results), provenance)
 
     @property
     def name(self) -> str:
@@ -96,12 +96,18 @@ class Record:
                 f"no record of {experiment} with preset {preset!r}; "
                 f"make it with: {command_for(experiment, preset)}\nRecords that exist: {found}"
             )
+        return cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read one file. Raises FileNotFoundError for none, and ValueError for a damaged one."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
+            experiment, _, preset = path.stem.partition(".")
             raise ValueError(
                 f"{path} is not a whole record ({error}); restore it with `git checkout -- {path}` "
-                f"or make it again with: {command_for(experiment, preset)}"
+                f"or make it again with: {command_for(f'{path.parent.name}/{experiment}', preset)}"
             ) from error
 
     def compare(self, other: Record, rtol: float) -> list[str]:
@@ -116,7 +122,7 @@ class Record:
         return sorted(
             key
             for key in mine.keys() | theirs.keys()
-            if not _close(mine.get(key, absent), theirs.get(key, absent), rtol)
+            if not close(mine.get(key, absent), theirs.get(key, absent), rtol=rtol)
         )
 
 
@@ -132,6 +138,11 @@ class Experiment:
     def summary(self) -> str:
         """The first line of the function's docstring."""
         return (self.run.__doc__ or "").strip().split("\n")[0]
+
+
+def config_of(preset: Any) -> dict:
+    """A preset as the `config` of its record: every field, as plain JSON values."""
+    return _plain(_spelled(dataclasses.asdict(preset)), "config")
 
 
 def _spelled(value: Any) -> Any:
@@ -175,10 +186,11 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _close(a: Any, b: Any, rtol: float) -> bool:
+def close(a: Any, b: Any, *, rtol: float, atol: float = 0.0) -> bool:
+    """True if two leaves of records are equal, numbers up to `atol` or to `rtol` times the larger one."""
     numbers = (int, float)
     if type(a) in numbers and type(b) in numbers:  # a bool is an int to isinstance, and not a number here
-        return math.isclose(a, b, rel_tol=rtol)
+        return math.isclose(a, b, rel_tol=rtol, abs_tol=atol)
     return type(a) is type(b) and a == b
 
 
@@ -220,7 +232,7 @@ def _versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], "minilab": __version__, **loaded}
 
 
-def _commit() -> str | None:
+def commit_of_code() -> str | None:
     """What `MINILAB_COMMIT` declares; else the checkout's commit, marked -dirty if src/ has changes."""
     if declared_commit():
         return declared_commit()
