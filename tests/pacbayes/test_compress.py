@@ -63,11 +63,11 @@ def test_a_message_is_what_was_written_and_costs_what_its_parts_do(d, L, seed):
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_rebuilt_network_is_the_one_that_was_sent_bit_for_bit(data, network, projection):
-    subspace = Subspace(network, data.shape, 4, d=25, projection=projection, seed=2)
+    subspace = Subspace(network, data.shape, 4, d=16, projection=projection, seed=2)
     message = Message(NETWORKS.index(network), PROJECTIONS.index(projection), 2,
-                      torch.tensor([-1.5, 0.25, 3]).half(), torch.randint(3, (25,), generator=generator()))
+                      torch.tensor([-1.5, 0.25, 3]).half(), torch.randint(3, (16,), generator=generator()))
     file = seal(encode(message), subspace.shapes)
-    P = torch.stack([subspace.double().P(e) for e in torch.eye(25, dtype=torch.float64)], dim=1).numpy()
+    P = torch.stack([subspace.double().P(e) for e in torch.eye(16, dtype=torch.float64)], dim=1).numpy()
     sent = subspace.w0.numpy() + subspace.s.numpy() * (P @ np.array([-1.5, 0.25, 3])[message.symbols.numpy()])
     for count in (1, 2):
         with threads(count):

@@ -27,7 +27,10 @@ def test_the_ladder_orders_its_bounds_as_theory_does():
     rows = {name: row["bound"] for name, row in found["rows"].items()}
     assert rows["file, binomial"] <= rows["file, kl"] <= rows["file, Catoni"]
     assert rows["file, kl"] <= rows["file, Hoeffding"] < rows["file, 32 bits a weight"]
-    assert rows["file, 32 bits a weight"] > 1
+    assert rows["file, norms of its weights"] > rows["file, 32 bits a weight"] > 1
+    by_seed = {name: row["bound"] for name, row in found["seeds"].items()}
+    assert {name: bounds[0] for name, bounds in by_seed.items()} == rows
+    assert all(len(values) == 2 and values[0] != values[1] for name, values in by_seed.items() if "half" not in name)
     file = found["rows"]["file, kl"]
     nats = bounds.nats_of(file["bits"]) + math.log(TRIED)
     assert file["bound"] == pytest.approx(bounds.occam_kl(file["train_error"], found["n"], nats, 0.05))
@@ -47,7 +50,7 @@ def test_bounds_that_pay_hold_and_those_that_do_not_fail():
     assert found["errors alone"] > 0.5 and found["binomial, not paid"] > max(paid)
 
 
-@pytest.mark.parametrize("name", ["dimension", "width", "structure"])
+@pytest.mark.parametrize("name", ["dimension", "width", "projections", "structure"])
 def test_rows_have_one_entry_a_seed(name):
     for row in run(name)["rows"].values():
         assert len(row["bound"]) == 1 and row["train_error"][0] < row["bound"][0] and row["bits"][0] > 0
@@ -72,6 +75,9 @@ def test_phenomena_of_the_preset_are_there_and_finite_where_they_are_numbers():
 def test_speed_has_a_certificate_and_a_code_near_its_ideal():
     found = run("speed", symbols=5000)
     assert found["bits_over_ideal"] < 0.01 and found["times_ordinary"]["median"] > 0
+    assert set(found["product_s"]) == set(found["stored"]) == {"Kronecker", "Sparse", "Dense", "Hadamard"}
+    D, d = 9610, 100  # the digits' network
+    assert found["stored"]["Dense"] == D * d and found["stored"]["Hadamard"] == D + d
 
 
 def test_a_language_model_that_learned_next_to_nothing_is_near_guessing():

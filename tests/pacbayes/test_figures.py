@@ -44,11 +44,16 @@ def test_structure_shows_where_guessing_is():
     assert [90, 90] in [list(line.get_ydata()) for line in ax.lines]
 
 
-def test_a_ladder_prints_each_bound_and_cuts_only_the_bar():
-    rows = {"count": row(9.0, 0.2, 0.21), "file": row(0.3, 0.2, 0.21)}
-    ax = figures.ladder(record({"rows": rows, "guess": 0.9})).axes[0]
-    assert {text.get_text() for text in ax.texts} == {"900.0", "30.0"}
-    assert max(patch.get_x() + patch.get_width() for patch in ax.patches) == pytest.approx(150)
+def test_a_ladder_has_means_for_bars_and_seeds_for_dots_and_says_how_far_a_cut_bar_goes():
+    rows = {"count": row([9.0, 11.0], [0.2, 0.2], [0.21, 0.21]), "file": row([0.3, 0.32], [0.2, 0.24], [0.21, 0.25])}
+    ax = figures.ladder(record({"seeds": rows, "guess": 0.9})).axes[0]
+    assert {text.get_text() for text in ax.texts} == {"1,000 →", "31.0"}
+    ends = [patch.get_x() + patch.get_width() for patch in ax.patches]
+    assert max(ends) > ax.get_xlim()[1] and sorted(ends)[:3] == pytest.approx([20, 22, 31])
+    dots = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
+    np.testing.assert_allclose(sorted(dots), [30, 32, 900, 1100])
+    (tested,) = (line.get_xdata() for line in ax.lines if line.get_marker() == "D")
+    np.testing.assert_allclose(tested, [23, 21])  # of the file and of the count: the tightest is first
 
 
 def test_the_inverse_is_where_the_curve_meets_the_price():

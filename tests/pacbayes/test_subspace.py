@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from minilab.pacbayes.networks import Standardize, cnn, mlp
-from minilab.pacbayes.subspace import PROJECTIONS, Dense, Kronecker, Sparse, Subspace, intrinsic_dimension
+from minilab.pacbayes.subspace import (
+    PROJECTIONS,
+    Dense,
+    Hadamard,
+    Kronecker,
+    Sparse,
+    Subspace,
+    hadamard,
+    intrinsic_dimension,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -57,6 +66,65 @@ def test_dense_is_made_of_gaussian_numbers():
     P = matrix(Dense(500, 50, generator()), 50) * math.sqrt(50)
     assert P.std() == pytest.approx(1, rel=0.02)
     assert P.pow(4).mean() == pytest.approx(3, rel=0.1)
+
+
+def signs(N: int) -> torch.Tensor:
+    """Hadamard's matrix by its other definition: minus where row and column share an odd number of binary ones."""
+    return torch.tensor([[(-1.0) ** (i & j).bit_count() for j in range(N)] for i in range(N)])
+
+
+@pytest.mark.parametrize("N", [1, 2, 8, 64])
+def test_the_hadamard_transform_is_its_matrix_and_its_own_inverse_times_n(N):
+    H, x = signs(N), torch.randn(N, generator=generator())
+    torch.testing.assert_close(hadamard(x), H @ x)
+    torch.testing.assert_close(hadamard(hadamard(x)), N * x)
+    with pytest.raises(ValueError, match="12 numbers.*add zeros"):
+        hadamard(torch.zeros(12))
+
+
+@pytest.mark.parametrize("D, d", [(1, 1), (64, 9), (50, 16), (65, 25)])
+def test_a_hadamard_projection_is_that_of_the_explicit_product(D, d):
+    P = Hadamard(D, d, generator())
+    N = 1 << math.ceil(math.log2(D))
+    embedding = torch.zeros(N, d)
+    embedding[P.place, torch.arange(d)] = 1
+    explicit = torch.diag(P.sign) @ signs(N)[:D] @ embedding / math.sqrt(d)
+    torch.testing.assert_close(matrix(P, d), explicit)
+    torch.testing.assert_close(explicit.abs(), torch.full((D, d), 1 / math.sqrt(d)))
+    assert len(set(P.place.tolist())) == d  # no direction twice
+
+
+def test_hadamard_columns_are_orthogonal_where_all_rows_are_kept():
+    P = matrix(Hadamard(256, 25, generator()), 25)
+    torch.testing.assert_close(P.T @ P * (25 / 256), torch.eye(25))
+
+
+def test_over_all_signs_a_hadamard_projection_keeps_squared_lengths_in_the_mean():
+    """The mean of |Pᵀ w|² over all 2^8 signs is |w|², whatever the places: cross terms of two weights cancel."""
+    P = Hadamard(8, 4, generator()).double()
+    w, total = torch.randn(8, generator=generator(1), dtype=torch.float64), 0.0
+    for number in range(256):
+        P.sign = torch.tensor([1.0 - 2 * (number >> i & 1) for i in range(8)], dtype=torch.float64)
+        total += float((matrix(P, 4).T @ w).square().sum())  # columns of eye(4) are float32: exact
+    assert total / 256 == pytest.approx(float(w.square().sum()), rel=1e-6)
+
+
+def test_the_hadamard_transform_is_adjoint_to_itself_and_has_its_own_gradient():
+    x = torch.randn(32, generator=generator(), dtype=torch.float64, requires_grad=True)
+    y = torch.randn(32, generator=generator(1), dtype=torch.float64)
+    torch.testing.assert_close(y @ hadamard(x), hadamard(y) @ x)
+    assert torch.autograd.gradcheck(hadamard, x) and torch.autograd.gradgradcheck(hadamard, x)
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_projection_and_the_one_back_are_adjoint(projection):
+    """w · P v = (Pᵀ w) · v, where Pᵀ w is what calculus gives: the gradient of w · P v in v."""
+    D, d = 1000, 49
+    P, w = projection(D, d, generator()), torch.randn(D, generator=generator(1))
+    v = torch.randn(d, generator=generator(2), requires_grad=True)
+    value = w @ P(v)
+    (back,) = torch.autograd.grad(value, v)
+    torch.testing.assert_close(back @ v, value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)

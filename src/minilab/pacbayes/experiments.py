@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "dimension": Experiment(experiments_certify.dimension, experiments_certify.DIMENSION),
     "coverage": Experiment(experiments_certify.coverage, experiments_certify.COVERAGE),
     "width": Experiment(experiments_compare.width, experiments_compare.WIDTH),
+    "projections": Experiment(experiments_compare.projections, experiments_compare.PROJECTED),
     "structure": Experiment(experiments_compare.structure, experiments_compare.STRUCTURE),
     "choose": Experiment(experiments_compare.choose, experiments_compare.CHOOSE),
     "language": Experiment(experiments_language.language, experiments_language.LANGUAGE),

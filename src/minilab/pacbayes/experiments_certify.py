@@ -10,13 +10,13 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
-from minilab.pacbayes import bounds, gaussian
-from minilab.pacbayes.compress import TRIED, Recipe, certificate, error_rate, learn, rebuild
+from minilab.pacbayes import bounds, gaussian, margins
+from minilab.pacbayes.compress import TRIED, Recipe, begun, certificate, error_rate, learn, rebuild
 from minilab.pacbayes.data import Dataset, cifar10, digits, fashion_mnist, mnist5k
 from minilab.pacbayes.gaussian import GaussianClassifier, GaussianRecipe
 from minilab.pacbayes.message import SEAL
 from minilab.pacbayes.mnist1d import mnist1d
-from minilab.pacbayes.networks import Build, mlp
+from minilab.pacbayes.networks import NETWORKS, Build, mlp
 
 SETS: dict[str, Callable[[], Dataset]] = {
     "digits": digits, "mnist5k": mnist5k, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
@@ -38,14 +38,15 @@ class LadderPreset:
     prior: GaussianRecipe = GaussianRecipe(steps=4000, lr=2e-3, objective=None)
     passes: int = 10
     delta: float = 0.05
-    seed: int = 1
+    seed: int = 1  # the first of
+    repeats: int = 3  # seeds: of files, priors, and the order of examples
     threads: int | None = 1
     device: str = "auto"
 
 
 LADDER = {
     "cpu": LadderPreset("cpu", "digits", QUICK, posterior=GaussianRecipe(steps=60, lr=5e-3, floor=0.05),
-                        prior=GaussianRecipe(steps=60, lr=2e-3, objective=None), passes=2, device="cpu"),
+                        prior=GaussianRecipe(steps=60, lr=2e-3, objective=None), passes=2, repeats=2, device="cpu"),
     "digits": LadderPreset("digits", "digits", Recipe(d=144, L=5, steps=1500, rounded_steps=1500), device="cpu"),
     "mnist5k": LadderPreset("mnist5k", "mnist5k", SMALL, device="cpu"),
     "mnist1d": LadderPreset("mnist1d", "mnist1d", SMALL, device="cpu"),
@@ -58,18 +59,24 @@ def ladder(preset: LadderPreset) -> Record:
     """One file under every bound for it, a classifier that draws its weights, and two that have seen half the data.
 
     A row has what it certifies, the error on the examples of the bound (`train_error`), its nats, and the error on test
-    examples.
+    examples: in `rows` those of the first seed, in `seeds` lists with one entry a seed.
     """
     started, device = time.perf_counter(), pick_device(preset.device)
     data = SETS[preset.data]().to(device)
     n, guess = len(data.train_y), 1 - float(data.train_y.bincount().max()) / len(data.train_y)
-    rows = _of_a_file(preset, data) | _of_a_posterior(preset, data)
+    found = []
+    for seed in progress(range(preset.seed, preset.seed + preset.repeats), desc=data.name, unit="ladder"):
+        one = replace(preset, seed=seed, recipe=replace(preset.recipe, seed=seed),
+                      posterior=replace(preset.posterior, seed=seed), prior=replace(preset.prior, seed=seed))
+        found.append(_of_a_file(one, data) | _of_a_posterior(one, data))
+    seeds = {name: {part: [rows[name][part] for rows in found] for part in ("bound", "nats", "train_error",
+                                                                            "test_error")} for name in found[0]}
     return Record.new(experiment="pacbayes/ladder", preset=preset, started=started, results={
-        "data": data.name, "n": n, "test_n": len(data.test_y), "guess": guess, "rows": rows})
+        "data": data.name, "n": n, "test_n": len(data.test_y), "guess": guess, "rows": found[0], "seeds": seeds})
 
 
 def _of_a_file(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
-    """The network in one file: first as if its weights had 32 bits each, then by the length of the file."""
+    """The network in one file: by the norms of its weights, as if these had 32 bits each, by the length of the file."""
     seconds = time.perf_counter()
     file = learn(data, preset.recipe).file
     network = rebuild(file, data.shape, len(data.classes)).to(data.train_y.device)
@@ -92,6 +99,12 @@ def _of_a_file(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
               "seconds": seconds}
     rows = {f"file, {name}": {"bound": bound, "nats": nats, **shared} for name, (bound, nats) in found.items()}
     rows["file, test set"]["train_error"] = test_error  # the examples of this bound
+    first = begun(preset.recipe, data.shape, len(data.classes), NETWORKS).to(data.train_y.device).network
+    by_norm = margins.certificate(network, first, data.train_x, data.train_y, delta=delta,
+                                  nats=tried + bounds.ranked_nats(preset.recipe.seed))
+    rows["file, norms of its weights"] = {
+        "bound": by_norm.value, "nats": by_norm.nats, "complexity": by_norm.complexity, "gamma": by_norm.gamma,
+        "margin_risk": by_norm.risk, **shared}
     return rows
 
 

@@ -1,4 +1,5 @@
-"""What bounds say about networks of many widths, about labels and pixels that were mixed up, and which to take."""
+"""What bounds say about networks of many widths, directions of four kinds, labels and pixels that were mixed up, and
+which file to take."""
 
 import time
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from minilab.pacbayes.compress import Recipe, certificate, error_rate, learn, re
 from minilab.pacbayes.data import permuted_pixels, shuffled_labels
 from minilab.pacbayes.experiments_certify import QUICK, SETS, SMALL, certified
 from minilab.pacbayes.networks import cnn, mlp
+from minilab.pacbayes.subspace import PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,39 @@ def _spearman(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _ranks(x: torch.Tensor) -> torch.Tensor:
     """Ranks, with the mean of theirs where values are equal."""
     return ((x[:, None] > x).sum(dim=1) + (x[:, None] >= x).sum(dim=1)).double()
+
+
+@dataclass(frozen=True)
+class ProjectionsPreset:
+    name: str
+    data: str
+    recipe: Recipe
+    seeds: tuple[int, ...] = (1, 2, 3)
+    delta: float = 0.05
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+PROJECTED = {
+    "cpu": ProjectionsPreset("cpu", "digits", QUICK, seeds=(1,), device="cpu"),
+    "two-cores": ProjectionsPreset("two-cores", "fashion_mnist", Recipe(d=400, steps=1000, rounded_steps=1000),
+                                   device="cpu"),
+    "gpu": ProjectionsPreset("gpu", "fashion_mnist", Recipe(), device="cuda"),
+}
+
+
+@with_threads
+def projections(preset: ProjectionsPreset) -> Record:
+    """As many numbers along directions of four kinds: what their files certify, and the seconds that they took."""
+    started, device = time.perf_counter(), pick_device(preset.device)
+    data, rows = SETS[preset.data]().to(device), {}
+    for kind in PROJECTIONS:
+        began = time.perf_counter()
+        found = certified(data, replace(preset.recipe, projection=kind), preset.seeds, preset.delta)
+        rows[kind.__name__] = {"seconds": (time.perf_counter() - began) / len(preset.seeds), **found}
+    return Record.new(experiment="pacbayes/projections", preset=preset, started=started, results={
+        "data": data.name, "n": len(data.train_y), "rows": rows})
 
 
 @dataclass(frozen=True)

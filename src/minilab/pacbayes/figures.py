@@ -1,7 +1,7 @@
 """The figures of chapter 4's certificates: a record in, a matplotlib figure out. Shares are in percent.
 
-Notable: a bar is the error on the examples of the bound, and what the bound adds to it. With files of several seeds
-a bar is their mean, and a dot is one of them. A dash is the mean error before rounding.
+Notable: a bar is the error on the examples of the bound, and what the bound adds to it. A bar is the mean of several
+seeds, and a dot is one of them. A dash is the mean error before rounding.
 """
 
 import textwrap
@@ -20,25 +20,34 @@ DOT = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, 
 DASH = {"marker": "_", "linestyle": "", "markersize": 13, "markeredgewidth": 1.6, "color": INK}
 TEST = {"marker": "D", "linestyle": "", "markersize": 5, "markeredgewidth": 0, "color": PALETTE.green}
 ERROR, COMPLEXITY = PALETTE.blue, PALETTE.orange
+WIDEST = 112  # percent
 CHANGES = ("as it is", "pixels permuted", "labels shuffled")  # of `structure`, from all structure to none
 
 
 def ladder(record: Record) -> Figure:
-    """What each bound certifies: the error that was seen, what it adds, and the error on test examples."""
-    rows = record.results["rows"]
-    names = sorted(rows, key=lambda name: rows[name]["bound"])
+    """What each bound certifies: the error that was seen, what it adds, and the error on test examples.
+
+    A bar that leaves the picture says how far it would go.
+    """
+    rows = record.results["seeds"]
+    names = sorted(rows, key=lambda name: np.mean(rows[name]["bound"]))
+    rows = {name: rows[name] for name in names}
+    seen, bound, tested = (_means(rows, part, 100) for part in ("train_error", "bound", "test_error"))
     fig, ax = figure(height=1.9 + 0.34 * len(names))
-    seen = np.array([100 * rows[name]["train_error"] for name in names])
-    bound = np.array([100 * rows[name]["bound"] for name in names])
-    tested = [100 * rows[name]["test_error"] for name in names]
     names = [textwrap.fill(name, 24) for name in names]
     ax.barh(names, seen, color=ERROR, label="error on the bound's examples")
-    ax.barh(names, np.minimum(bound, 150) - seen, left=seen, color=COMPLEXITY, label="what the bound adds")
+    ax.barh(names, np.minimum(bound, 2 * WIDEST) - seen, left=seen, color=COMPLEXITY, label="what the bound adds")
     ax.plot(tested, range(len(names)), label="error on test examples", **TEST)
-    for y, value in enumerate(bound):
-        ax.annotate(f"{value:.1f}", (min(value, 150), y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    for y, (value, row) in enumerate(zip(bound, rows.values(), strict=True)):
+        each = [100 * one for one in row["bound"]]
+        ax.plot(each, [y] * len(each), **DOT)
+        inside = value < WIDEST
+        ax.annotate(f"{value:.1f}" if inside else f"{value:,.0f} →", (max(each) if inside else WIDEST, y),
+                    (4 if inside else -4, 0), textcoords="offset points", va="center",
+                    ha="left" if inside else "right", fontsize=8, zorder=4,
+                    bbox=None if inside else {"facecolor": COMPLEXITY, "edgecolor": "none", "pad": 1})
     _guess(ax.axvline, record.results["guess"])
-    ax.set(xlabel="percent", xlim=(0, 112))
+    ax.set(xlabel="percent", xlim=(0, WIDEST))
     return _with_legend(fig, ax, columns=1)
 
 

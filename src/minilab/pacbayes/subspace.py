@@ -1,6 +1,7 @@
 """Train a network of D weights by d numbers: along d random directions from where it begins.
 
-Li et al. (2018), and Lotfi et al. (2022), in whose code the three projections P have these names:
+Li et al. (2018), and Lotfi et al. (2022), in whose code three of the projections P have these names; the fourth is
+Ailon and Chazelle's (2009):
 
     w = w0 + s * P v,      v = 0 at first, and all that is trained.
 
@@ -8,7 +9,8 @@ w0 (how the network begins) and P are made anew from a seed: v and the seed are 
 
 - s is how large the weights of a layer are when they begin (in the papers 1 for all), and the rows of P have a length
   of about 1. So with v of N(0, 1) each weight has moved about as far as it was drawn.
-- P need not be D x d numbers: `Kronecker` has two of √D x √d, and `Sparse` d √D that are not zero.
+- P need not be D x d numbers: `Kronecker` has two of √D x √d, `Sparse` d √D that are not zero, and `Hadamard` none but
+  D signs and d places.
 - The columns of P are orthogonal and of one length, nearly or exactly: no direction is favored.
 - All is made on the CPU in float64, kept in float32, and then moved. Processors and numbers of threads round in other
   ways, but hardly so in both: everyone has the same P, bit for bit.
@@ -79,7 +81,50 @@ class Kronecker(nn.Module):
         return self.length * F.pad(moved.flatten(), (0, self.still)).index_select(0, self.order)
 
 
-PROJECTIONS = (Kronecker, Sparse, Dense)  # what a message can name, in this order
+class Hadamard(nn.Module):
+    """P v = B H Sᵀ v / √d: v in d of N places, mixed by Hadamard's matrix H, D of the N kept, under random signs B.
+
+    N is the next power of 2 from D. All entries of P are ±1/√d, and none is stored: H is log2 N rounds of sums and
+    differences, so that P costs N log N. The columns are columns of H, orthogonal where D = N. Pᵀ is the subsampled
+    randomized Hadamard transform: for each choice of places, |Pᵀ w|² has the mean |w|² over the signs.
+    """
+
+    def __init__(self, D: int, d: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.N = 1 << (D - 1).bit_length()
+        self.register_buffer("place", torch.randperm(self.N, generator=generator)[:d])
+        self.register_buffer("sign", 2.0 * torch.randint(2, (D,), generator=generator) - 1)
+        self.length = 1 / math.sqrt(d)
+
+    def forward(self, v: Float[Tensor, "d"]) -> Float[Tensor, "D"]:
+        mixed = hadamard(v.new_zeros(self.N).index_copy(0, self.place, v))
+        return self.length * self.sign * mixed[: len(self.sign)]
+
+
+def hadamard(x: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """H x for H_1 = 1 and H_2N = [[H, H], [H, -H]], in N log2 N sums. Raises ValueError unless N is a power of 2."""
+    if len(x) & (len(x) - 1):
+        raise ValueError(f"{len(x)} numbers: Hadamard's matrix has a power of 2 of them here; add zeros")
+    return _Hadamard.apply(x)
+
+
+class _Hadamard(torch.autograd.Function):
+    """H is symmetric: a gradient takes the same way back, and nothing need be kept for it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        N, half = len(x), 1
+        while half < N:
+            first, second = x.view(-1, 2, half).unbind(dim=1)
+            x, half = torch.stack((first + second, first - second), dim=1), 2 * half
+        return x.reshape(N)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return _Hadamard.apply(grad)
+
+
+PROJECTIONS = (Kronecker, Sparse, Dense, Hadamard)  # what a message can name, in this order
 Projection = Callable[[int, int, torch.Generator], nn.Module]  # D, d, and what to draw from
 
 
