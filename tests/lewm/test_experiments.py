@@ -20,10 +20,11 @@ from minilab.lewm.study import QUICK, Ground, share, with_learning
 TINY = replace(with_learning(QUICK, steps=4, batch=16, directions=16, log_every=2),
                recipe=Recipe("rooms", 100, "noisy"), tasks=4, budget=10, plan=small(samples=8, elites=2, iterations=1))
 CHANGES = {"collapse": {"frames": 60, "arms": ("sigreg", "ema", "pldm", "prediction", "frozen_random")},
-           "probes": {"frames": 60}, "crossing": {"budget": 10}, "surprise": {"films": 6}, "success": {"far": 50}}
+           "probes": {"frames": 60}, "crossing": {"budget": 10}, "surprise": {"films": 6}, "success": {"far": 50},
+           "suspects": {"pictures": 60, "reader_steps": 2, "pairs": 20}}
 FIGURES = {"collapse": (figures_records.collapse, figures_records.curves), "knobs": (figures_records.knobs,),
            "success": (figures_records.success,), "crossing": (figures_records.crossing,),
-           "planners": (figures_records.planners,),
+           "planners": (figures_records.planners,), "suspects": (figures_records.suspects,),
            "probes": (lambda r: figures_records.probes(r, "rooms"),),
            "surprise": (lambda r: figures_records.surprise(r, "rooms"),),
            "shape": (figures_records.maps, figures_records.distance)}

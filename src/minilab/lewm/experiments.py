@@ -7,6 +7,7 @@ from minilab.lewm import (
     experiments_plan,
     experiments_reach,
     experiments_speed,
+    experiments_suspects,
     ship,
 )
 
@@ -17,6 +18,7 @@ EXPERIMENTS = {
     "success": Experiment(experiments_plan.success, experiments_plan.SUCCESS),
     "planners": Experiment(experiments_plan.planners, experiments_plan.PLANNERS),
     "crossing": Experiment(experiments_reach.crossing, experiments_reach.CROSSING),
+    "suspects": Experiment(experiments_suspects.suspects, experiments_suspects.SUSPECTS),
     "probes": Experiment(experiments_look.probes, experiments_look.PROBES),
     "surprise": Experiment(experiments_look.surprise, experiments_look.SURPRISE),
     "planning_speed": Experiment(experiments_speed.planning_speed, experiments_speed.PLANNING_SPEED),

@@ -14,11 +14,16 @@ from minilab.lewm.collect import Recipe
 from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 from minilab.lewm.worlds.cube import held
+from minilab.lewm.worlds.disc import Disc
 
 RIVALS = ("sigreg", "pldm", "frozen_learned", "cloning", "chance")
 ONE_TOKEN = tuple(arm for arm in RIVALS if arm != "frozen_learned")
 NEVER = 10**6  # so far away that no episode is long enough
-CASES = {"cube": {"held at the start": held, "to be taken": lambda start: ~held(start)}}  # world -> by a task's start
+# World -> by a task's start and goal.
+CASES = {
+    "cube": {"held at the start": lambda start, goal: held(start), "to be taken": lambda start, goal: ~held(start)},
+    "disc": {"there already": Disc().success, "to be pushed": lambda start, goal: ~Disc().success(start, goal)},
+}
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,14 @@ def success(preset: SuccessPreset) -> Record:
             for distance, ground in grounds.items():
                 reached = [ground.reached(ground.agent(t, seed), seed)
                            for t, seed in zip(trained, setting.seeds, strict=True)]
-                rows[arm][distance] = share(reached) | _by_case(ground, reached)
+                rows[arm][distance] = share(reached) | by_case(ground, reached)
     return Record.new(experiment="lewm/success", preset=preset, results={"worlds": worlds}, started=started)
 
 
-def _by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:
+def by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:
     """Success by what a task asks for, where a world's tasks differ in that; a case that never came is left out."""
-    starts = [ground.tasks(len(r), seed)[0] for r, seed in zip(reached, ground.setting.seeds, strict=True)]
-    found = {name: [r[case(start)] for r, start in zip(reached, starts, strict=True)]
+    tasks = [ground.tasks(len(r), seed) for r, seed in zip(reached, ground.setting.seeds, strict=True)]
+    found = {name: [r[case(*ends)] for r, ends in zip(reached, tasks, strict=True)]
              for name, case in CASES.get(ground.world.name, {}).items()}
     cases = {name: share(groups) for name, groups in found.items() if all(map(len, groups))}
     return {"cases": cases} if cases else {}

@@ -122,6 +122,23 @@ def crossing(record: Record) -> Figure:
     return fig
 
 
+def suspects(record: Record, case: str = "to be pushed") -> Figure:
+    """Goals reached with each part of a planner learned or true, by method, of one case of the tasks if there is it."""
+    rows = {name: row.get("cases", {}).get(case, row) for name, row in record.results["rows"].items()}
+    chance = rows.pop("chance")
+    methods = record.config["methods"]
+    names = list(dict.fromkeys(name.rpartition(", ")[0] for name in reversed(rows)))
+    fig, ax = figure(height=1.1 + 0.42 * len(names))
+    for i, method in enumerate(methods):
+        at = [y + APART * ((len(methods) - 1) / 2 - i) for y in range(len(names))]
+        _shares(ax, at, [rows[f"{name}, {method}"] for name in names], PALETTE[i], "os^D"[i % 4], method)
+    ax.axvline(100 * chance["mean"], color=INK, linewidth=1, linestyle=":", label="chance")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="goals reached (percent)", xlim=(-2, 102))
+    fig.legend(*ax.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
 def probes(record: Record, world: str) -> Figure:
     """Errors of linear (hollow) and MLP (filled) probes of each quantity; 1 is chance."""
     rows = record.results["worlds"][world]

@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from minilab.lewm.data import Scale
-from minilab.lewm.model import LeWM
-from minilab.lewm.planner import Bounds, Distance, PlanConfig, plans, squared
+from minilab.lewm.planner import Bounds, Distance, Imagines, PlanConfig, plans, squared
 from minilab.lewm.worlds import World
 from minilab.planning.shooting import shifted
 
@@ -33,6 +32,14 @@ class Agent(Protocol):
         """The next block of actions of each copy."""
 
 
+@runtime_checkable
+class Sees(Imagines, Protocol):
+    """A model that can be planned with from pictures."""
+
+    def encode(self, frames: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T D"]:
+        """What it makes of them: the latents that it imagines from."""
+
+
 class Planner:
     """Plans with a world model, runs `config.execute` blocks, and plans again.
 
@@ -40,7 +47,7 @@ class Planner:
     [-1, 1]; the paper's does not. `distance` says how far latents are from the goal's.
     """
 
-    def __init__(self, model: LeWM, config: PlanConfig, scale: Scale, generator: torch.Generator | None = None, *,
+    def __init__(self, model: Sees, config: PlanConfig, scale: Scale, generator: torch.Generator | None = None, *,
                  bounded: bool = False, distance: Distance = squared) -> None:
         self.model, self.config, self.scale, self.generator = model, config, scale, generator
         self.bounds = block_bounds(scale, model.config.actions) if bounded else None
