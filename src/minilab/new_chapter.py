@@ -160,8 +160,7 @@ def _in_methods(text: str, words: dict[str, str]) -> str:
 def _in_contents(text: str, words: dict[str, str]) -> str:
     text = _after(text, r"^      - file: chapters/\d\d-.*$", f"      - file: chapters/{words['CHAPTER_FILE']}")
     text = _after(text, r"^      - file: labs/.*$", f"      - file: labs/{words['CHAPTER_FILE']}")
-    nested = f"          - file: chapters/api-{words['CHAPTER_NAME']}"
-    return _after(text, r"^          - file: chapters/api-.*$", nested)
+    return _after(text, r"^      - file: chapters/api-.*$", f"      - file: chapters/api-{words['CHAPTER_NAME']}")
 
 
 def _in_functions(text: str, words: dict[str, str]) -> str:

@@ -41,11 +41,10 @@ def ladder(record: Record) -> Figure:
     for y, (value, row) in enumerate(zip(bound, rows.values(), strict=True)):
         each = [100 * one for one in row["bound"]]
         ax.plot(each, [y] * len(each), **DOT)
-        inside = value < WIDEST
-        ax.annotate(f"{value:.1f}" if inside else f"{value:,.0f} →", (max(each) if inside else WIDEST, y),
+        inside, guess = value < WIDEST, 100 * record.results["guess"]  # a long number ends before the line of guessing
+        ax.annotate(f"{value:.1f}" if inside else f"{value:,.0f} →", (max(each) if inside else guess, y),
                     (4 if inside else -4, 0), textcoords="offset points", va="center",
-                    ha="left" if inside else "right", fontsize=8, zorder=4,
-                    bbox=None if inside else {"facecolor": COMPLEXITY, "edgecolor": "none", "pad": 1})
+                    ha="left" if inside else "right", fontsize=8)
     _guess(ax.axvline, record.results["guess"])
     ax.set(xlabel="percent", xlim=(0, WIDEST))
     return _with_legend(fig, ax, columns=1)
