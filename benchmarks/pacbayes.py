@@ -32,13 +32,12 @@ import minilab  # noqa: F401  (sets the OpenMP policy, which torch reads when it
 # isort: split
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.core.timing import interleaved, spread
 from minilab.pacbayes.coding import Decoder, Encoder, get_symbols, put_symbols
+from minilab.pacbayes.experiments_speed import adam_steps
 from minilab.pacbayes.networks import mlp
 from minilab.pacbayes.subspace import Subspace
 
@@ -108,18 +107,8 @@ def trainings(preset: Preset, peer: Path, device: torch.device) -> dict[str, Cal
                          "nothing was timed")
     ours, theirs, x, y = ours.to(device), theirs.to(device), x.to(device), y.to(device)
 
-    def trained(model: nn.Module) -> Callable[[], None]:
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad and len(p) == d], lr=1e-3)
-
-        def run() -> None:
-            for _ in range(preset.steps):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
-
-        return run
-
-    return {"step": trained(ours), "rdkronqr": trained(theirs)}
+    return {name: adam_steps(model, [p for p in model.parameters() if len(p) == d], x, y, preset.steps)
+            for name, model in (("step", ours), ("rdkronqr", theirs))}
 
 
 def coders(preset: Preset, peer: Path) -> dict[str, Callable[[], list[int]]]:

@@ -1,7 +1,7 @@
 """What a certificate costs in time: the whole of it, a step in a subspace beside an ordinary one, and the coder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -82,18 +82,22 @@ def trainings(data: Dataset, preset: SpeedPreset) -> dict[str, Callable[[], None
     ordinary = recipe.network(data.shape, len(data.classes)).to(data.train_y.device)
     x, y = data.train_x[: recipe.batch], data.train_y[: recipe.batch]
 
-    def trained(model: nn.Module) -> Callable[[], None]:
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    return {name: adam_steps(model, model.parameters(), x, y, preset.steps)
+            for name, model in (("subspace", subspace), ("ordinary", ordinary))}
 
-        def run() -> None:
-            for _ in range(preset.steps):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
 
-        return run
+def adam_steps(model: nn.Module, parameters: Iterable[nn.Parameter], x: Tensor, y: Tensor, steps: int
+               ) -> Callable[[], None]:
+    """So many steps of Adam on one batch, of those parameters that are trained."""
+    optimizer = torch.optim.Adam([p for p in parameters if p.requires_grad], lr=1e-3)
 
-    return {"subspace": trained(subspace), "ordinary": trained(ordinary)}
+    def run() -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    return run
 
 
 def products(data: Dataset, preset: SpeedPreset) -> tuple[dict[str, Callable[[], None]], dict[str, int]]:
