@@ -57,7 +57,7 @@ def modules_of(package: str, source: Path) -> list[tuple[str, Path]]:
 
 
 def section(name: str, tree: ast.Module) -> list[nodes.section]:
-    """A module as a section, or nothing if it has neither an abstract of more than a line nor a public member."""
+    """A module as a section, or nothing if it has no public member."""
     members = [member for item in tree.body if (member := described(item, name))]
     if not members:
         return []

@@ -79,13 +79,12 @@ def differences(kept: Record, fresh: Record, tolerance: Tolerance = Tolerance())
         raise ValueError(f"these are records of two things, {names[0]} and {names[1]}: give two of the same")
     before, after = (dict(flatten({"config": r.config, "results": r.results})) for r in (kept, fresh))
     found = []
-    for key in sorted(before.keys() | after.keys()):
+    for key in kept.compare(fresh, rtol=0.0):
         old, new = before.get(key, ABSENT), after.get(key, ABSENT)
-        setting = key.startswith("config.")
-        if close(old, new, rtol=0.0) if setting else tolerance.holds(old, new):
-            continue
-        if setting:
+        if key.startswith("config."):
             kind = "setting" if old is ABSENT else "drift"
+        elif tolerance.holds(old, new):
+            continue
         else:
             both = all(type(value) in (int, float) for value in (old, new))
             kind = "time" if both and tolerance.is_time(key) else "drift"
