@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import mean
 
 import torch
 
@@ -11,12 +12,13 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.pacbayes import bounds, gaussian, margins
-from minilab.pacbayes.compress import TRIED, Recipe, begun, certificate, error_rate, learn, rebuild
+from minilab.pacbayes.compress import TRIED, Recipe, begun, certificate, error_rate, fit, learn, rebuild
 from minilab.pacbayes.data import Dataset, cifar10, digits, fashion_mnist, mnist5k
 from minilab.pacbayes.gaussian import GaussianClassifier, GaussianRecipe
 from minilab.pacbayes.message import SEAL
 from minilab.pacbayes.mnist1d import mnist1d
 from minilab.pacbayes.networks import NETWORKS, Build, mlp
+from minilab.pacbayes.subspace import intrinsic_dimension
 
 SETS: dict[str, Callable[[], Dataset]] = {
     "digits": digits, "mnist5k": mnist5k, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
@@ -51,6 +53,9 @@ LADDER = {
     "mnist5k": LadderPreset("mnist5k", "mnist5k", SMALL, device="cpu"),
     "mnist1d": LadderPreset("mnist1d", "mnist1d", SMALL, device="cpu"),
     "fashion": LadderPreset("fashion", "fashion_mnist", Recipe(), device="cpu"),
+    "gpu": LadderPreset("gpu", "fashion_mnist", Recipe(steps=6000, rounded_steps=6000),
+                        posterior=GaussianRecipe(steps=16_000, lr=5e-3, floor=0.05),
+                        prior=GaussianRecipe(steps=16_000, lr=2e-3, objective=None), device="cuda"),
 }
 
 
@@ -134,11 +139,11 @@ def _of_a_posterior(preset: LadderPreset, data: Dataset) -> dict[str, dict]:
     slow = replace(preset.posterior, delta=preset.delta, lr=preset.posterior.lr / 10)
     gaussian.learn(informed, x, y, slow, n=n - half)
     certified("posterior, prior from half the data", informed, half, began)
-    mean = informed_mean(informed, data, preset.seed)
-    errors = round(error_rate(mean, x[half:], y[half:]) * (n - half))
+    middle = informed_mean(informed, data, preset.seed)
+    errors = round(error_rate(middle, x[half:], y[half:]) * (n - half))
     rows["mean of that prior, tested on the other half"] = {
         "bound": bounds.clopper_pearson(errors, n - half, preset.delta), "nats": 0.0,
-        "train_error": errors / (n - half), "test_error": error_rate(mean, *test)}
+        "train_error": errors / (n - half), "test_error": error_rate(middle, *test)}
     return rows
 
 
@@ -174,6 +179,7 @@ class DimensionPreset:
     device: str = "auto"
 
 
+WHOLE_LR = 1e-3  # of a network's own weights: those of a subspace take steps of another size
 DIMENSION = {
     "cpu": DimensionPreset("cpu", "digits", QUICK, d=(49, 100), seeds=(1,), device="cpu"),
     "two-cores": DimensionPreset("two-cores", "fashion_mnist", Recipe(), device="cpu"),
@@ -183,12 +189,29 @@ DIMENSION = {
 
 @with_threads
 def dimension(preset: DimensionPreset) -> Record:
-    """The bound over how many numbers are trained: the error falls, the bits rise, and their sum has a least place."""
+    """The bound over how many numbers are trained: the error falls, the bits rise, and their sum has a least place.
+
+    `whole` has the errors, on test examples too, of the network with all its weights trained as long; `intrinsic` is
+    the first d whose accuracy before rounding is nine tenths of its accuracy on the examples that both learn from.
+    """
     started, device = time.perf_counter(), pick_device(preset.device)
     data = SETS[preset.data]().to(device)
     rows = {str(d): certified(data, replace(preset.recipe, d=d), preset.seeds, preset.delta) for d in preset.d}
-    return Record.new(experiment="pacbayes/dimension", preset=preset, started=started,
-                      results={"data": data.name, "n": len(data.train_y), "rows": rows})
+    whole = [_whole(data, replace(preset.recipe, seed=seed)) for seed in preset.seeds]
+    accuracy = [1 - mean(row["exact_error"]) for row in rows.values()]
+    return Record.new(experiment="pacbayes/dimension", preset=preset, started=started, results={
+        "data": data.name, "n": len(data.train_y), "rows": rows,
+        "whole": {"train_error": [train for train, _ in whole], "test_error": [test for _, test in whole]},
+        "intrinsic": intrinsic_dimension(preset.d, accuracy, full=1 - mean(train for train, _ in whole))})
+
+
+def _whole(data: Dataset, recipe: Recipe) -> tuple[float, ...]:
+    """Training and test error of the recipe's network, no direction being closed to it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = recipe.network(data.shape, len(data.classes)).to(data.train_y.device)
+    fit(network, data, recipe, steps=recipe.steps, lr=WHOLE_LR)
+    return tuple(error_rate(network, *part) for part in ((data.train_x, data.train_y), (data.test_x, data.test_y)))
 
 
 def certified(data: Dataset, recipe: Recipe, seeds: tuple[int, ...], delta: float, **networks: Sequence[Build]
