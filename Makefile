@@ -28,7 +28,7 @@ NBVAL     := --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) \
              --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test lab bench drift release notebooks clean
+.PHONY: help setup book serve epub pdf test lab bench drift release notebooks clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ book: $(STAMP)  ## build the book from the stored outputs; any warning is an err
 
 serve: book  ## build the book and serve it at http://localhost:8000
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+
+# An earlier build's files would be packed too.
+epub: $(STAMP)  ## build the book as an EPUB in _build/epub: no script, mathematics as MathML
+	rm -rf _build/epub
+	$(QUIET) $(BIN)/jupyter-book build . --builder custom --custom-builder epub -W --keep-going -n --all
+	@echo "The book is at $(CURDIR)/_build/epub/minilab.epub"
+
+pdf: book  ## print the book with Chromium into _build/pdf; without Chromium it names the package to install
+	PYTHONPATH=tests/book $(BIN)/python book/minilab_pdf.py $(HTML) _build/pdf/minilab.pdf
 
 # The book comes first: the browser checks in tests/book open its pages.
 test: $(STAMP)  ## unit tests, every notebook again (nbval, strict), -W book build, browser checks

@@ -56,7 +56,7 @@ def benchmark(preset: Preset) -> Record:
     ratios = {name: spread([b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)])
               for name, (ours, theirs) in RATIOS.items()}
     actions = preset.copies * preset.steps
-    rates = {name: spread([(1 if name in RATIOS["plan"] else actions) / s for s in found])
+    rates = {name: spread([(actions if name in (*RATIOS["step"], *RATIOS["imagine"]) else 1) / s for s in found])
              for name, found in seconds.items()}
     record = Record.new(experiment="dmpc/benchmark", preset=preset, started=started,
                         results={"ratios": ratios, "per_s": rates})

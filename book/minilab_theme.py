@@ -116,7 +116,7 @@ def depart_citation(translator, node):
 
 def finish(app, error):
     """After the HTML is written: a front door, icons cut to size, and no files that no page asks for."""
-    if error or app.builder.format != "html":
+    if error or app.builder.name != "html":
         return
     out, static = Path(app.outdir), Path(app.outdir) / "_static"
     front = app.config.root_doc + ".html"
@@ -194,6 +194,7 @@ def setup(app):
     app.add_directive("launch", Launch)
     app.setup_extension("minilab_runs")  # beside this file
     app.setup_extension("minilab_api")
+    app.setup_extension("minilab_epub")
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import subprocess
 from pathlib import Path
 
 from minilab.core.files import replacing
@@ -52,15 +51,27 @@ def tail(text: str, *, lines: int) -> str:
     return "\n".join(kept[-lines:])[:4000] or "no output"
 
 
-def kill_with_children(process: subprocess.Popen) -> None:
-    """End a process and all that it started: Jupyter gives each kernel a session of its own."""
+def kill_tree(number: int) -> None:
+    """End a process that we have started, and all that it started."""
     import psutil
 
-    if process.poll() is not None:  # it has ended by itself, and its number may be another's by now
-        return
     with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(process.pid)
-        for member in [*parent.children(recursive=True), parent]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    process.wait()
+        parent = psutil.Process(number)
+        _kill([*parent.children(recursive=True), parent])
+
+
+def end_children() -> None:
+    """End all that this process has started or adopted."""
+    import psutil
+
+    while children := psutil.Process().children(recursive=True):
+        _kill(children)
+        psutil.wait_procs(children, timeout=5)
+
+
+def _kill(processes: list) -> None:
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

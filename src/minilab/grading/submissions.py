@@ -1,57 +1,68 @@
-"""From a folder of submissions to scores: one process, folder and time limit for each."""
+"""From a folder of submissions to scores: one judge, one jail and one time limit for each."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from minilab.core.progress import progress
-from minilab.grading.plumbing import (
-    child_environment,
-    first_line,
-    kill_with_children,
-    read_notebook,
-    require_otter,
-    tail,
-    write_notebook,
-)
+from minilab.grading import jail
+from minilab.grading.judge import work
+from minilab.grading.lab import Lab
+from minilab.grading.plumbing import first_line, kill_tree, read_notebook, tail
 from minilab.grading.reports import Grade, write_feedback, write_table
+from minilab.grading.similarity import write_similarity
 
 ANSWER_TAG = "otter_answer_cell"  # Otter's mark on the cells that a student fills in
+KEY = "lab.ipynb"  # the instructor notebook in the autograder
+# Judges are forks of one process that has loaded what all of them need, and no lab.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["minilab.grading.judge", "IPython.core.interactiveshell"])
+LIMITS = jail.Limits()
+LARGEST = 20e6  # bytes of a notebook; one with a gigabyte of outputs would fill the grader's memory
 
 
-def grade(submissions: Path, autograder: Path, out: Path, *, jobs: int = 1, timeout: float = 600.0) -> Path:
+def grade(submissions: Path, autograder: Path, out: Path, *, jobs: int = 1, timeout: float = 600.0,
+          walls: bool = True) -> Path:
     """Grade every notebook under `submissions` with an autograder zip; returns the path of `out/scores.csv`.
 
-    A row of the table is a file, its total, the points of each question, and the error if nothing could be
-    graded: not a notebook, a dead kernel, more than `timeout` seconds. `out/feedback/` holds a page for each
-    student. Interrupted, it still writes the rows that are done.
+    A row of the table is a file, its total, the points of each question, the submission that is most like it, and what
+    went wrong with it as a whole. `out/feedback/` holds a page for each student, `out/similarity.html` the pairs that
+    are alike. Interrupted, it still writes the rows that are done. Without `walls` a submission is kept from the tests
+    but not from this machine: for containers that hold nothing else.
     """
-    require_otter()
     submissions, autograder, out = Path(submissions), Path(autograder), Path(out)
     if jobs < 1 or timeout <= 0:
         raise ValueError(f"jobs is {jobs} and timeout {timeout}; give at least one job and a positive time")
+    limits = replace(LIMITS, seconds=timeout)
     files = _submitted(submissions)
     root = submissions if submissions.is_dir() else submissions.parent
-    possible, titles = _read_bundle(autograder)
-
-    live: set[subprocess.Popen] = set()
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        arguments = autograder.resolve(), possible, timeout, live
-        waiting = [pool.submit(_grade_one, file, file.relative_to(root), *arguments) for file in files]
-        try:
-            for future in progress(as_completed(waiting), desc="grading", total=len(files), unit="notebook"):
-                write_feedback(future.result(), possible, titles, out / "feedback")
-        except BaseException:  # Ctrl-C: keep what is done, start nothing more, end what runs
-            write_table(_finished(waiting), possible, out / "scores.csv")
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(live):
-                kill_with_children(process)
-            raise
-    return write_table(_finished(waiting), possible, out / "scores.csv")
+    with tempfile.TemporaryDirectory(prefix="minilab-key-") as folder:
+        key = _open_bundle(autograder, Path(folder))
+        lab = Lab(key)
+        possible = {question.name: question.possible for question in lab.tested}
+        if walls and (reason := jail.possible()):
+            raise RuntimeError(f"submissions cannot be kept from this machine: {reason}. Grade in a container or a "
+                               "virtual machine that holds nothing else, and say so with --no-walls")
+        live: set[BaseProcess] = set()
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            waiting = [pool.submit(_grade_one, file, file.relative_to(root), key, limits, walls, live) for file in files]
+            try:
+                for future in progress(as_completed(waiting), desc="grading", total=len(files), unit="notebook"):
+                    write_feedback(future.result(), lab, out / "feedback")
+            except BaseException:  # Ctrl-C: keep what is done, start nothing more, end what runs
+                write_table(_finished(waiting), possible, out / "scores.csv")
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(live):
+                    kill_tree(process.pid)
+                raise
+    grades = _finished(waiting)
+    write_similarity(grades, lab, out / "similarity.html")
+    return write_table(grades, possible, out / "scores.csv")
 
 
 def _finished(waiting: list[Future]) -> list[Grade]:
@@ -64,96 +75,63 @@ def _submitted(submissions: Path) -> list[Path]:
     if not submissions.exists():
         raise FileNotFoundError(f"no submissions at {submissions}: give a folder of notebooks, one a student")
     found = [submissions] if submissions.is_file() else sorted(submissions.rglob("*.ipynb"))
-    found = [file for file in found if ".ipynb_checkpoints" not in file.parts and file.is_file()]
+    found = [file for file in found if ".ipynb_checkpoints" not in file.parts and not file.is_dir()]
     if not found:
         raise ValueError(f"no submissions in {submissions}: there is no .ipynb file in it")
     return found
 
 
-def _read_bundle(autograder: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Points of each question as Otter counts them, and a readable title for each of Otter's test names."""
-    from otter.nbmeta_config import NBMetadataConfig
-    from otter.test_files import create_test_file
-
+def _open_bundle(autograder: Path, folder: Path) -> Path:
+    """The instructor notebook of an autograder, unpacked."""
     advice = "give the autograder.zip that `minilab assign` made"
     if not autograder.is_file():
         raise FileNotFoundError(f"no autograder at {autograder}: {advice}")
     if not zipfile.is_zipfile(autograder):
         raise ValueError(f"{autograder} is not a zip file: {advice}")
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(autograder) as bundle:
-        tests = sorted(n for n in bundle.namelist() if n.startswith("tests/") and n.endswith(".py"))
-        if not tests:
-            raise ValueError(f"{autograder} holds no tests: {advice}")
-        files = [create_test_file(bundle.extract(name, folder), NBMetadataConfig()) for name in tests]
-    titles = {case.name: _title(case) for file in files for case in file.test_cases}
-    return {file.name: float(file.possible) for file in files}, titles
+    with zipfile.ZipFile(autograder) as bundle:
+        if KEY not in bundle.namelist():
+            raise ValueError(f"{autograder} holds no lab: {advice}")
+        return Path(bundle.extract(KEY, folder))
 
 
-def _title(case) -> str:
-    """Otter's "q1 - 2" says nothing; the name of the test function does (doctest-style tests have none)."""
-    function = getattr(case.body, "test_func", None)
-    return function.__name__.removeprefix("test_").replace("_", " ") if function else case.name
-
-
-def _grade_one(
-    submission: Path, name: Path, autograder: Path, possible: dict[str, float], timeout: float, live: set
-) -> Grade:
-    """Grade one submission in its own process and folder. Whatever it does, a Grade comes back."""
+def _grade_one(submission: Path, name: Path, key: Path, limits: jail.Limits, walls: bool, live: set) -> Grade:
+    """Grade one submission in its own processes. Whatever it does, a Grade comes back."""
     grade = Grade(name.as_posix())
     with tempfile.TemporaryDirectory(prefix="minilab-grade-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         try:
-            grade.answers = _prepare(submission, folder / "submission.ipynb")
+            grade.cells, grade.answers = read_submission(submission)
         except Exception as problem:  # a student can hand in anything; the others must still be graded
             grade.error = f"not a readable notebook: {first_line(problem)}"
             return grade
-        with open(folder / "log.txt", "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "minilab.grading", "submission.ipynb", str(autograder), "result.json"],
-                cwd=folder,
-                env=child_environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        process = FORKS.Process(target=work, args=(key, grade.cells, limits, walls, folder))
+        process.start()
         live.add(process)
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            grade.error = f"stopped after {timeout:g} seconds: a cell that does not end, or too much work"
+        process.join(limits.seconds + 120)  # the judge keeps the time itself; this is for a judge that hangs
+        late = process.is_alive()
+        if late:
+            kill_tree(process.pid)
+        process.join()
+        live.discard(process)
+        if late:
+            grade.error = f"stopped after {limits.seconds:g} seconds"
             return grade
-        finally:
-            kill_with_children(process)
-            live.discard(process)
         if not (folder / "result.json").is_file():
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-            grade.error = (
-                "the kernel died: the notebook ended its own process or ran out of memory"
-                if "DeadKernelError" in log
-                else f"Otter failed: {tail(log, lines=1)}"
-            )
+            grade.error = f"the grader failed: {tail(log, lines=1)}"
             return grade
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if {q["name"]: q["possible"] for q in result["questions"]} != possible:
-        grade.error = result["error"] or "the tests that ran are not the autograder's: look at this notebook"
-        return grade
-    grade.questions, grade.raised = result["questions"], result["raised"]
+    grade.questions, grade.raised, grade.error = result["questions"], result["raised"], result["error"]
     return grade
 
 
-def _prepare(submission: Path, copy: Path) -> list[str]:
-    """Copy a submission without its outputs, for the kernel that is here; returns its written answers.
-
-    The kernel that a student's machine called "conda-env-course" or "colab" exists only there.
-    """
-    notebook = read_notebook(submission)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    write_notebook(notebook, copy)
-    return [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "markdown" and ANSWER_TAG in cell.metadata.get("tags", [])
-    ]
+def read_submission(submission: Path) -> tuple[list[str], list[str]]:
+    """The code cells of a notebook and its written answers. Raises what reading a bad file raises."""
+    if submission.is_symlink():
+        raise ValueError("it is a link to another file")
+    if submission.stat().st_size > LARGEST:
+        raise ValueError(f"it has {submission.stat().st_size / 1e6:.0f} MB; clear its outputs")
+    cells = read_notebook(submission).cells
+    answers = [cell.source for cell in cells
+               if cell.cell_type == "markdown" and ANSWER_TAG in cell.metadata.get("tags", [])]
+    return [str(cell.source) for cell in cells if cell.cell_type == "code"], answers
