@@ -120,7 +120,8 @@ PLANNERS = {
                           methods=("cem", "look after each block"), device="cpu"),
     "two-cores": PlannersPreset("two-cores", SUCCESS["two-cores"].settings[0], device="cpu"),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
-    "gpu-pusht": PlannersPreset("gpu-pusht", SUCCESS["gpu-pusht"].settings[0], arms=("sigreg",), device="cuda"),
+    "gpu-pusht": PlannersPreset("gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], tasks=60), arms=("sigreg",),
+                                device="cuda"),
 }
 
 
