@@ -195,6 +195,8 @@ def setup(app):
     app.setup_extension("minilab_runs")  # beside this file
     app.setup_extension("minilab_api")
     app.setup_extension("minilab_epub")
+    app.setup_extension("minilab_quiz")
+    app.setup_extension("minilab_previews")
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)
