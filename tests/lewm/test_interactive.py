@@ -16,9 +16,10 @@ from lewm.figure_page import (
     visible,
     without_javascript,
 )
+from live import drawn, turn
 
-from minilab.lewm.interactive import cloud_html, clouds, show_cloud
-from minilab.lewm.sigreg import epps_pulley, expected, gradient
+from minilab.lewm.interactive import cloud_html, clouds, live_cloud, show_cloud
+from minilab.lewm.sigreg import epps_pulley, expected, gradient, sigreg
 
 
 def test_shapes_that_are_no_gaussian_have_its_mean_and_covariance():
@@ -74,6 +75,49 @@ def test_clouds_that_cannot_be_shown_are_refused(options, message):
 def test_show_prints_the_table_where_there_is_no_notebook(capsys):
     show_cloud()
     assert f"Gaussian: mean {cells(cloud_html())['Gaussian'][0]}, lowest" in capsys.readouterr().out
+
+
+# With a kernel.
+
+
+def means(html: str) -> list[float]:
+    """The mean over directions, of the cloud and of a draw of N(0, I)."""
+    return [float(mean) for mean, *_ in cells(html).values()]
+
+
+def test_live_cloud_is_sigreg_of_the_shape_and_of_normal_numbers_beside_it():
+    html = turn(live_cloud(), {"shape": "ring", "points n": 250, "dimensions D": 7, "directions M": 400, "seed": 3})
+    g = generator(10_003)
+    z = torch.cat((clouds(250, 3)["ring"], torch.randn(250, 5, generator=g, dtype=torch.float64)), dim=1)
+    assert means(html)[0] == pytest.approx(float(sigreg(z, g, directions=400)), abs=0.006)
+    normal = torch.randn(250, 7, generator=g, dtype=torch.float64)
+    assert means(html)[1] == pytest.approx(float(sigreg(normal, g, directions=20_000)), abs=0.2)
+    assert f"{expected(250, 0, 0):.1f}" in html and "250 points along 400" in html and html.count("<svg") == 1
+
+
+def test_in_more_dimensions_directions_at_random_see_the_x_as_a_gaussian():
+    floor = expected(120, 0, 1)
+    excess = [means(drawn(live_cloud(dimensions=D, directions=1_000)))[0] - floor for D in (2, 8, 32)]
+    assert excess[0] > 0.8 and max(map(abs, excess[1:])) < 0.15
+
+
+def test_live_cloud_takes_latents_of_yours():
+    latents = torch.randn(64, 5, generator=generator()).half()
+    figure = live_cloud({"mine": latents, "shrunk": 0.01 * latents})
+    assert list(cells(drawn(figure)))[0] == "mine" and "64 points" in drawn(figure)
+    assert means(turn(figure, {"shape": "shrunk"}))[0] == pytest.approx(expected(64, 0, 0), rel=0.01)
+    assert "&#x27;shrunk&#x27; is (64, 5): give at most so many points" in turn(figure, {"points n": 65})
+    assert "no fewer dimensions" in turn(live_cloud({"mine": latents}), {"dimensions D": 4})
+
+
+@pytest.mark.parametrize("values", [{"points n": 19}, {"directions M": 0}, {"points n": 5_001, "directions M": 100}])
+def test_live_cloud_says_what_is_wrong(values):
+    assert "at most 500,000 projections" in turn(live_cloud(), values)
+
+
+def test_live_cloud_refuses_a_shape_that_there_is_none_of():
+    with pytest.raises(ValueError, match="'star' has no button; choose one of Gaussian, X"):
+        live_cloud(shape="star")
 
 
 # In a browser.

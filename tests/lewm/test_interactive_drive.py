@@ -1,5 +1,7 @@
 """Two Rooms and a model in a page: the world is torch's, and so is the surprise of every block that is driven."""
 
+import base64
+import io
 import re
 from types import SimpleNamespace
 
@@ -18,8 +20,11 @@ from lewm.figure_page import (
     visible,
     without_javascript,
 )
+from live import controls, drawn, press
+from PIL import Image
 
 from minilab.lewm.data import Scale
+from minilab.lewm.decoder import ConvDecoder
 from minilab.lewm.export import quantized
 from minilab.lewm.interactive_drive import (
     EVENTS,
@@ -31,6 +36,7 @@ from minilab.lewm.interactive_drive import (
     Driver,
     drive,
     drive_html,
+    live_drive,
     measured,
     show_drive,
 )
@@ -118,6 +124,38 @@ def test_models_that_do_not_fit_the_world_or_the_page_are_refused():
     large = drive(LeWM(cpu(10, hidden=512, head_hidden=512)).eval(), SCALE, generator(), films=2)
     with pytest.raises(ValueError, match="above 400 kB: train a smaller model, such as cpu"):
         drive_html(large)
+
+
+# With a kernel.
+
+
+def views(html: str) -> list[np.ndarray]:
+    found = re.findall("base64,([^\"]+)", html)
+    return [np.array(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+def test_live_drive_goes_on_from_the_opening_as_the_driver_does(model):
+    torch.manual_seed(0)
+    decoder = ConvDecoder(model.config.latent, 32).requires_grad_(False).eval()
+    torch.nn.init.normal_(decoder.layers[-1].weight)  # it begins by drawing nothing
+    figure, g = live_drive(model, SCALE, generator(), decoder=decoder, films=30), generator()
+    level = float(measured(model, SCALE, g, films=30)["none"].quantile(0.95))
+    driver = Driver(model, SCALE, WORLD.reset(64, g))
+    for name in OPENING:
+        driver.move(name)
+    assert list(controls(figure)) == [*KEYS, *EVENTS] and f"less than {level:.3g}" in drawn(figure)
+    for name in ("right", "teleport", "recolor", "stay"):
+        html, told = press(figure, name), driver.move(name)
+        assert cells(html)[f"{len(driver.trace)}, {name}"] == [f"{told:.3g}"]
+        now, then = views(html)
+        assert (now == driver.frame().permute(1, 2, 0).numpy()).all()
+        picture = decoder(driver.expected[None])[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        assert np.abs(then / 255 - picture).max() <= 0.5 / 255 + 1e-6 and then.std() > 1
+
+
+def test_without_a_decoder_a_live_drive_shows_the_world(model):
+    html = drawn(live_drive(model, SCALE, generator(), films=10))
+    assert len(views(html)) == 1 and html.count("<svg") == 1
 
 
 # In a browser.

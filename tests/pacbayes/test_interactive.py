@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pytest
 from lewm.figure_page import PAGE, cells, faults, page_faults, told, visible, without_javascript
+from live import drawn, turn
 
 from minilab.pacbayes.bounds import maurer, nats_of, occam_hoeffding, occam_kl
 from minilab.pacbayes.interactive import Given, calculator_html, live_calculator, show_calculator, static
 
+FIELDS = {"n": "examples n", "risk": "training error", "size": "size of the file", "unit": "size in",
+          "guess": "error of guessing", "delta": "δ"}
 BOUNDS = {"hoeffding": occam_hoeffding, "kl": occam_kl, "maurer": maurer}
 
 
@@ -49,11 +52,7 @@ def test_show_prints_the_table_where_there_is_no_notebook(capsys):
 
 def turned(**values):
     """The live calculator with some of its fields changed as a reader would."""
-    widget = live_calculator()
-    fields = dict(zip(("n", "risk", "size", "unit", "guess", "delta"), widget.children, strict=False))
-    for name, value in values.items():
-        fields[name].value = value
-    return widget.children[-1].value
+    return turn(live_calculator(), {FIELDS[name]: value for name, value in values.items()})
 
 
 def live_numbers(html: str) -> dict[str, str]:
@@ -82,12 +81,10 @@ def test_live_calculator_says_what_is_wrong_and_goes_on():
                             ({"guess": 1.2}, "the guess lies in"), ({"risk": 1.5}, "risk = 1.5")):
         live = turned(**values)
         assert message in live and "<svg" not in live
-    widget = live_calculator()
-    n, shown = widget.children[0], widget.children[-1]
-    before = cells(shown.value)
-    n.value = 0
-    n.value = 60_000
-    assert cells(shown.value) == before != {}
+    figure = live_calculator()
+    before = drawn(figure)
+    assert turn(figure, {"examples n": 0}) != before
+    assert turn(figure, {"examples n": 60_000}) == before
 
 
 @pytest.mark.parametrize("given, message", [(Given(delta=0.2), "has no button"), (Given(n=0), "n = 0")])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from lewm.figure_page import PAGE, cells, faults, page_faults, told, visible, without_javascript
+from live import drawn, turn
 
-from minilab.pacbayes.interactive import polynomial_data, polynomial_html, show_polynomial, static
+from minilab.pacbayes.interactive import live_polynomial, polynomial_data, polynomial_html, show_polynomial, static
 from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, dual, order_penalty, polynomials
 
 DATA = polynomial_data(PolynomialConfig())
@@ -69,6 +70,49 @@ def test_a_beginning_that_cannot_be_shown_is_refused(config, options, message):
 def test_show_prints_the_table_where_there_is_no_notebook(capsys):
     show_polynomial()
     assert "degree 150, growth 1.1: simple {1:.2g} / {2:.2g}".format(*fit("simple")) in capsys.readouterr().out
+
+
+# With a kernel.
+
+
+def live_numbers(html: str) -> list[str]:
+    (row,) = cells(html).values()
+    return row
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_live_polynomial_begins_with_the_page(target):
+    """Two solutions of one problem: `penalized` here, `dual` there."""
+    assert live_numbers(drawn(live_polynomial(target=target)))[1] == f"{fit(target)[2]:.2g}"
+
+
+def test_live_polynomial_follows_every_field():
+    figure = live_polynomial()
+    html = turn(figure, {"target": "complex", "noise σ": 0.4, "degree J": 500, "growth γ": 1.02, "scale": 0.01})
+    assert live_numbers(html) == [f"{v:.2g}" for v in fit("complex", 500, 0.01, 1.02, noise=0.4)[1:]]
+    assert html.count("<svg") == 1 and "degree 500" in html
+    other = turn(figure, {"seed": 1})
+    assert live_numbers(other) != live_numbers(html) and "its 31 points" in turn(figure, {"points n": 31})
+
+
+def test_live_polynomial_takes_a_target_and_a_price_of_yours():
+    """A price of nothing on the first two orders, and a ban on the rest: the straight line of least squares."""
+    def line(J: int, scale: float, growth: float) -> torch.Tensor:
+        return torch.cat((torch.zeros(2), torch.full((J - 1,), 1e12))).double()
+
+    x, grid = vector(DATA["x"]).numpy(), vector(DATA["grid"]).numpy()
+    slope, height = np.polyfit(x, np.round(np.exp(x), 6), 1)
+    figure = live_polynomial(PolynomialConfig(noise=0.0), targets={"e": torch.exp}, target="e", price=line)
+    away = np.sqrt(np.mean((slope * grid + height - np.exp(grid)) ** 2))
+    assert live_numbers(drawn(figure))[1] == f"{away:.2g}"
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"degree J": 0}, "give a degree of 1 to 1000"), ({"points n": 1}, "2 to 300 points"),
+    ({"growth γ": -1.0}, "make no penalty"), ({"growth γ": 1e9}, "beyond what a number can be"),
+])
+def test_live_polynomial_says_what_is_wrong(values, message):
+    assert message in turn(live_polynomial(), values)
 
 
 # In a browser.

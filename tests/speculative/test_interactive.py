@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from checkout import ROOT
+from lewm.figure_page import cells as table_cells
+from live import drawn, turn
 from nbval.plugin import get_sanitize_patterns
 
 from minilab.core.records import Record
@@ -13,6 +15,7 @@ from minilab.speculative import theory
 from minilab.speculative.interactive import (
     SLOW,
     explorer_html,
+    live_explorer,
     race_html,
     show_explorer,
     show_race,
@@ -161,6 +164,41 @@ def test_explorer_without_scripts_is_a_table_of_the_theory():
 def test_start_beyond_the_sliders_is_refused(start):
     with pytest.raises(ValueError, match="the slider goes from"):
         explorer_html(**start)
+
+
+# With a kernel.
+
+
+def rounds_of(alpha: float, K: int, n: int = 200_000) -> float:
+    """Tokens a round, drawn: accepted ones up to the first rejection, and one more."""
+    accepted = np.random.default_rng(0).random((n, K)) < alpha
+    return float(accepted.cumprod(axis=1).sum(axis=1).mean()) + 1
+
+
+def test_live_explorer_weighs_drawn_rounds_against_their_costs():
+    tokens, steps, gain = map(float, table_cells(turn(live_explorer(), {
+        "acceptance rate α": 0.9, "lookahead K": 24, "draft cost c": 0.1, "verification v": 2.5,
+        "and a token more": 0.02}))["K = 24"])
+    assert tokens == pytest.approx(rounds_of(0.9, 24), rel=0.01)
+    assert steps == pytest.approx(24 * 0.1 + 2.5 + 24 * 0.02) and gain == pytest.approx(tokens / steps, abs=0.006)
+
+
+def test_live_explorer_begins_with_the_page_and_finds_the_best_lookahead():
+    found = table_cells(drawn(live_explorer(K=4)))
+    assert found["K = 4"][2] == table_cells(explorer_html())["α = 0.8"][2]
+    best = theory.best_lookahead(0.8, 0.05)
+    assert found[f"best, K = {best}"][2] == f"{theory.speedup(0.8, best, 0.05):.2f}"
+    far = theory.best_lookahead(0.99, 0.01, longest=200)  # beyond the sixteen of the page
+    assert f"best, K = {far}" in table_cells(drawn(live_explorer(alpha=0.99, cost=0.01))) and 16 < far < 200
+    dearer = turn(live_explorer(), {"and a token more": 0.3})
+    assert next(int(row.split("= ")[1]) for row in table_cells(dearer) if "best" in row) < best
+    assert "A draft does not pay" in turn(live_explorer(), {"draft cost c": 3.0}) and "A draft pays" in dearer
+
+
+@pytest.mark.parametrize("label, value", [("acceptance rate α", 1.01), ("lookahead K", 0), ("lookahead K", 201),
+                                          ("draft cost c", -0.1), ("verification v", 0.0), ("and a token more", -1.0)])
+def test_live_explorer_says_what_is_wrong(label, value):
+    assert "give an acceptance rate of 0 to 1" in turn(live_explorer(), {label: value})
 
 
 # In a browser.

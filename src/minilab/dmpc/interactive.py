@@ -11,6 +11,7 @@ Shapes: B starts, N candidates, F1 states of a plan with the present one, S numb
 """
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.widget import Static, choices, ending, plain_text, slider
+from minilab.core.widget import Static, choices, ending, live, plain_text, slider
 from minilab.dmpc.agent import Planner
 from minilab.dmpc.rewards import quantities
 from minilab.planning.rank import Objective, checked
@@ -86,26 +87,9 @@ def show_fan(data: Fan | Record, **options: Any) -> None:
 
 
 def live_fan(compute: Callable[[int], Fan], **options: Any) -> Any:
-    """The same with a kernel: a button that calls `compute(seed)` with the next seed and shows the new candidates.
-
-    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ImportError, with
-    what to install, if ipywidgets is missing.
-    """
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise ImportError("live figures need ipywidgets: pip install ipywidgets; `show_fan` works without") from error
-    button, shown, seeds = ipywidgets.Button(description="plan again"), ipywidgets.Output(), iter(range(10**9))
-
-    def plan(_: Any = None) -> None:
-        data = compute(next(seeds))
-        with shown:
-            shown.clear_output(wait=True)
-            show_fan(data, **options)
-
-    button.on_click(plan)
-    plan()
-    return ipywidgets.VBox([button, shown])
+    """The same with a kernel, as `live` says: a button that calls `compute(seed)` with the next seed."""
+    seeds = count()
+    return live({"plan again": lambda: None}, lambda: fan_html(compute(next(seeds)), **options))
 
 
 def best_of(scores: list[float], n: int) -> int:

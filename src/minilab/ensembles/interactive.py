@@ -12,13 +12,14 @@ scripts a table stays, in print also what the reader had made of it. Notable:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import count
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from minilab.core.display import display_html
-from minilab.core.widget import Static, choices, ending, plain_text
+from minilab.core.widget import Static, choices, ending, live, plain_text
 from minilab.ensembles.limits import data_efficiency
 from minilab.ensembles.scaling import (
     GRID,
@@ -101,26 +102,9 @@ def show_fit(series: Sequence[Series], *, standard: PowerLaw | None = None, star
 
 
 def live_fit(compute: Callable[[int], Sequence[Series]], **options: Any) -> Any:
-    """The same with a kernel: a button that calls `compute(seed)` with the next seed and shows the new losses.
-
-    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ImportError, with
-    what to install, if ipywidgets is missing.
-    """
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise ImportError("live figures need ipywidgets: pip install ipywidgets; `show_fit` works without") from error
-    button, shown, seeds = ipywidgets.Button(description="other seeds"), ipywidgets.Output(), iter(range(10**9))
-
-    def again(_: Any = None) -> None:
-        series = compute(next(seeds))
-        with shown:
-            shown.clear_output(wait=True)
-            show_fit(series, **options)
-
-    button.on_click(again)
-    again()
-    return ipywidgets.VBox([button, shown])
+    """The same with a kernel, as `live` says: a button that calls `compute(seed)` with the next seed."""
+    seeds = count()
+    return live({"other seeds": lambda: None}, lambda: fit_html(compute(next(seeds)), **options))
 
 
 def _checked(series: Sequence[Series], start: str | None, alpha: float | None, noise: float | None,

@@ -8,6 +8,7 @@ Without scripts tables (and the frames) stay, in print also what the reader had 
   and SIGReg is not: they differ from a Gaussian, in some directions more than in others.
 - A roll-out is plain data, which a record can hold: `rollout` asks a model and its decoder once. The episodes shown
   are not picked by hand. They are the best, the median and the worst of all that were compared.
+- With a kernel `live_cloud` draws directions in any dimension, where chance finds the X ever more seldom.
 - Keys that are pressed in a figure belong to it: `data-lm-suppress-shortcuts` says so to JupyterLab, whose own arrow
   and letter keys would otherwise move to another cell or change it.
 - Frames are WebP without loss. Their bytes may differ between processors by a rounding; the comparison of notebooks
@@ -19,6 +20,7 @@ T frames, D latent width.
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -30,11 +32,12 @@ from torch import Tensor, nn
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.widget import Static, choices, ending, plain_text, slider
+from minilab.core.style import INK, PALETTE, figure
+from minilab.core.widget import Choice, Static, choices, ending, live, plain_text, slider, told
 from minilab.lewm.data import Clip, Clips
 from minilab.lewm.decoder import imagined_strip
 from minilab.lewm.model import LeWM
-from minilab.lewm.sigreg import epps_pulley, expected
+from minilab.lewm.sigreg import epps_pulley, expected, random_directions
 
 static = Static("minilab.lewm")
 MOST_BYTES = 400_000  # of a figure in a page
@@ -53,6 +56,7 @@ SLIDERS = (  # start, name, what it is, smallest, largest, step, digits
     (45, "theta", "direction θ (°)", 0, 180, 1, 0),
 )
 FEWEST, MOST = 20, 300  # points: fewer have a collapse near their floor
+MOST_NUMBERS = 500_000  # projections, with a kernel: a second
 Points = Float[Tensor, "n 2"]
 
 
@@ -104,6 +108,59 @@ def show_cloud(points: Mapping[str, Points] | None = None, **options: Any) -> No
     html = cloud_html(points, **options)
     title, head, rows = _cloud_still(_rounded(clouds() if points is None else points))
     display_html(html, plain_text("what SIGReg sees of a cloud", title, head, rows))
+
+
+def live_cloud(points: Mapping[str, Float[Tensor, "_ _"]] | None = None, *, shape: str | None = None,
+               dimensions: int | None = None, directions: int = DIRECTIONS) -> Any:
+    """What SIGReg sees with a kernel, as `live` says: any number of points, of dimensions and of directions.
+
+    `points` replaces the shapes by clouds of yours, of any width, such as a model's latents: of each, the first points
+    are taken. Further dimensions are N(0, 1). Raises ValueError for a shape that there is none of.
+    """
+    known = clouds() if points is None else points
+    shapes = Choice({name: name for name in known}, shape or ("X" if points is None else next(iter(known))))
+    n, D = known[shapes.start].shape
+    controls = {"shape": shapes, "points n": n, "dimensions D": dimensions or D, "directions M": directions, "seed": 0}
+
+    def draw(name: str, n: int, D: int, M: int, seed: int) -> str:
+        if n < FEWEST or M < 1 or n * M > MOST_NUMBERS:
+            raise ValueError(f"{n} points along {M} directions: give {FEWEST} points or more, one direction or more, "
+                             f"and at most {MOST_NUMBERS:,} projections")
+        cloud = (clouds(n, seed) if points is None else points)[name][:n].double().cpu()
+        if len(cloud) < n or D < cloud.shape[1] or not cloud.isfinite().all():
+            raise ValueError(f"{name!r} is {tuple(cloud.shape)}: give at most so many points, no fewer dimensions, and "
+                             "finite numbers")
+        generator = torch.Generator().manual_seed(seed + 10_000)  # the seed itself would draw the cloud's numbers again
+        others = torch.randn(n, D - cloud.shape[1], generator=generator, dtype=torch.float64)
+        v = random_directions(D, M, generator, like=cloud)
+        return _seen(name, torch.cat((cloud, others), dim=1) @ v,
+                     torch.randn(n, D, generator=generator, dtype=torch.float64) @ v)
+
+    return live(controls, draw)
+
+
+def _seen(name: str, h: Float[Tensor, "n M"], normal: Float[Tensor, "n M"]) -> str:
+    """The statistic of each direction beside those of a draw of N(0, I), and what the highest one sees."""
+    n, M = h.shape
+    found = {each: epps_pulley(seen, knots=KNOTS, t_max=T_MAX)
+            for each, seen in ((name, h), ("a draw of N(0, I)", normal))}
+    floor, collapse, worst = expected(n, 0, 1), expected(n, 0, 0), int(found[name].argmax())
+    fig, (left, right) = figure(1, 2, width=8, height=3.2)
+    bins, grid = torch.linspace(-2, math.log10(2 * collapse), 41), torch.linspace(-4, 4, 201)
+    for values, kind, color in zip(found.values(), ("stepfilled", "step"), PALETTE, strict=False):
+        left.hist(values.log10(), bins=bins, histtype=kind, color=color, linewidth=1.5)
+    for level, style in ((floor, ":"), (collapse, "--")):
+        left.axvline(math.log10(level), color=INK, linewidth=1, linestyle=style)
+    left.set(xlabel="log₁₀ of the statistic", ylabel="directions")
+    right.hist(h[:, worst].clamp(-4, 4), bins=32, range=(-4, 4), density=True, color=PALETTE.blue)
+    right.plot(grid, (-grid.square() / 2).exp() / math.sqrt(2 * math.pi), color=PALETTE.orange)
+    right.set(xlabel="points along the highest direction", ylabel="density")
+    rows = [[each, *(f"{value:.2f}" for value in (values.mean(), values.min(), values.max()))]
+            for each, values in found.items()]
+    text = (f"SIGReg of {n} points along {M} random directions (blue), and of a draw of N(0, I) (orange); the floor "
+            f"(dotted) is {floor:.2f}, collapse (dashed) {collapse:.1f}")
+    alt = f"Histogram of {M} statistics, of which the highest is {rows[0][3]}, and of the points along that direction."
+    return told(text, ["", "mean", "lowest", "highest"], rows, fig, alt=alt)
 
 
 def _rounded(points: Mapping[str, Points]) -> dict[str, list[list[float]]]:

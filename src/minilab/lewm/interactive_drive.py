@@ -9,22 +9,26 @@ give it another color. Notable:
   keys in an intact world.
 - An event is a block without a move, at whose end the dot stands elsewhere or has the other color.
 - A color that was never seen is new to the encoder, not to physics. The table says how often a model takes offense.
+- With a kernel `live_drive` asks the model itself, however large, and a decoder draws what it had expected to see.
 - Before the reader begins, the page has driven an opening itself, and computed what `Driver` computes here.
 
 Shapes: n films, L blocks, k actions in a block of A numbers each, S numbers in a state, D latent width.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilab.core.display import display_html
-from minilab.core.widget import ending, plain_text
+from minilab.core.style import INK, PALETTE, figure
+from minilab.core.widget import ending, live, plain_text, told
 from minilab.lewm.data import Scale
+from minilab.lewm.decoder import picture
 from minilab.lewm.export import exported, quantized
 from minilab.lewm.interactive import digits, small_enough, static, webp
 from minilab.lewm.model import LeWM
@@ -54,7 +58,8 @@ class Driver:
     def __init__(self, model: LeWM, scale: Scale, places: Float[Tensor, "n S"]) -> None:
         self.model, self.blocks, self.places = model, key_blocks(model, scale), places
         self.state, self.blue, self.jumps = torch.tensor([START]), False, 0
-        self.latents, self.ran, self.trace = [self._look()], [], []
+        self.latents, self.ran, self.trace, self.moves = [self._look()], [], [], []
+        self.expected = self.latents[0]
 
     def frame(self) -> UInt8[Tensor, "3 size size"]:
         """What the model sees now."""
@@ -74,13 +79,51 @@ class Driver:
         self.latents.append(self._look())
         h = min(self.model.config.history, len(self.ran))
         z, blocks = torch.stack(self.latents[-h - 1 :])[None], torch.stack(self.ran[-h:])[None]
-        expected = self.model.predict(z[:, :-1], blocks)[:, -1]
-        self.trace.append(float((expected - z[:, -1]).square().mean()))
+        self.expected = self.model.predict(z[:, :-1], blocks)[0, -1]
+        self.moves.append(name)
+        self.trace.append(float((self.expected - z[0, -1]).square().mean()))
         return self.trace[-1]
 
     @torch.no_grad()
     def _look(self) -> Float[Tensor, "D"]:
         return self.model.encode(self.frame()[None, None])[0, 0]
+
+
+def live_drive(model: LeWM, scale: Scale, generator: torch.Generator, *, decoder: nn.Module | None = None,
+               films: int = 300) -> Any:
+    """Two Rooms driven with a kernel, as `live` says: a button for each key and event, and the model as it is.
+
+    A model in a page is rounded and small. This one may be as large as you like, and a `decoder` draws what it had
+    expected. It begins after the page's opening. Model and generator are the processor's.
+    """
+    level = float(measured(model, scale, generator, films=films)["none"].quantile(SHARE))
+    driver = Driver(model, scale, WORLD.reset(64, generator))
+    for name in OPENING:
+        driver.move(name)
+    buttons = {name: partial(driver.move, name) for name in (*KEYS, *EVENTS)}
+    return live(buttons, lambda: _watched(driver, decoder, level))
+
+
+def _watched(driver: Driver, decoder: nn.Module | None, level: float) -> str:
+    """What there is to see, what was expected, and the surprise of all blocks so far."""
+    views = {"what happens": driver.frame()}
+    if decoder is not None:
+        views["what the model expected"] = picture(decoder, driver.expected[None])[0]
+    pictures = "".join(
+        f'<figure style="margin:0 1rem 0 0"><img alt="{name}" src="{webp(view[None, None])}" width="200" '
+        f'style="image-rendering:pixelated"><figcaption>{name}</figcaption></figure>' for name, view in views.items())
+    blocks = range(1, len(driver.trace) + 1)
+    fig, ax = figure(height=3.0)
+    ax.axhline(level, color=INK, linewidth=1, linestyle="--")
+    ax.plot(blocks, driver.trace, color=PALETTE.blue)
+    for block, name, value in zip(blocks, driver.moves, driver.trace, strict=True):
+        ax.plot(block, value, "o", color=PALETTE.orange if name in EVENTS else PALETTE.blue)
+    ax.set(xlabel="block (orange: an event)", ylabel="surprise", yscale="log")
+    last = [[f"{block}, {driver.moves[block - 1]}", f"{driver.trace[block - 1]:.3g}"] for block in blocks[-5:]]
+    text = f"In an intact world {SHARE:.0%} of the blocks surprise less than {level:.3g} (dashed). The last ones:"
+    alt = f"The surprise of {len(blocks)} blocks, and the level {level:.3g}."
+    return f'<div style="display:flex;flex-wrap:wrap">{pictures}</div>' + told(
+        text, ["block", "surprise"], last, fig, alt=alt)
 
 
 def key_blocks(model: LeWM, scale: Scale) -> dict[str, Float[Tensor, "kA"]]:

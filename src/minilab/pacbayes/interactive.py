@@ -1,8 +1,8 @@
 """Two figures that the reader sets in motion: a calculator of bounds, and a polynomial with a price on each order.
 
 Each is one self-contained piece of HTML as in the chapters before: no kernel, no library, nothing fetched, no ids.
-Without scripts a table stays, in print also what the reader had made of it. With a kernel, `live_calculator` does in
-Python what the page does in its script. Notable:
+Without scripts a table stays, in print also what the reader had made of it. With a kernel, `live_calculator` and
+`live_polynomial` ask the package, for any numbers, and for targets and prices of yours. Notable:
 
 - The page computes: the bounds by the bisection of `inverses.py`, the polynomial by the n equations of its dual. Only
   what is fixed comes from here: numbers to begin with, what is wrong with bad input, targets and draws of noise.
@@ -14,8 +14,8 @@ Shapes: n numbers, of points or of places to look at.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import torch
@@ -23,13 +23,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilab.core.display import display_html
-from minilab.core.style import figure_html
-from minilab.core.widget import Static, choices, ending, plain_text, slider, table
+from minilab.core.style import PALETTE, figure
+from minilab.core.widget import Choice, Static, choices, ending, live, plain_text, slider, told
 from minilab.pacbayes import figures
 from minilab.pacbayes.arguments import RULES
 from minilab.pacbayes.bounds import Certificate, maurer, nats_of, occam_hoeffding, occam_kl
 from minilab.pacbayes.inverses import kl_inverse
-from minilab.pacbayes.phenomena.polynomials import TARGETS, PolynomialConfig, dual, order_penalty
+from minilab.pacbayes.phenomena.polynomials import (
+    TARGETS,
+    PolynomialConfig,
+    chebyshev,
+    dual,
+    order_penalty,
+    penalized,
+)
 
 static = Static("minilab.pacbayes")
 
@@ -90,48 +97,29 @@ def show_calculator(given: Given | None = None, **options: Any) -> None:
 
 
 def live_calculator(given: Given | None = None) -> Any:
-    """The same with a kernel: fields of ipywidgets, three certificates, and the inverse of kl drawn by matplotlib.
+    """The same with a kernel, as `live` says: fields, three certificates, and the inverse of kl drawn.
 
-    Returns the widget to display; its cell carries the tags nbval-skip and skip-execution. Raises ValueError as
-    `calculator_html` does, and ImportError, with what to install, if ipywidgets is missing.
+    Raises ValueError as `calculator_html` does.
     """
-    try:
-        import ipywidgets
-    except ImportError as error:
-        raise ImportError("live figures need ipywidgets: pip install ipywidgets; `show_calculator` works without"
-                          ) from error
     given = given or Given()
-    calculator_html(given)  # refuses what the page refuses
-    wide = {"style": {"description_width": "8rem"}}
-    n = ipywidgets.IntText(given.n, description="examples n", **wide)
-    risk = ipywidgets.FloatText(given.risk, description="training error", **wide)
-    size = ipywidgets.FloatText(given.bits, description="size of the file", **wide)
-    unit = ipywidgets.ToggleButtons(options=list(UNITS.items()), description="size in", **wide)
-    guess = ipywidgets.FloatText(given.guess, description="error of guessing", **wide)
-    delta = ipywidgets.ToggleButtons(options=DELTAS, value=given.delta, description="δ", **wide)
-    shown = ipywidgets.HTML()
+    controls = {
+        "examples n": given.n, "training error": float(given.risk), "size of the file": float(given.bits),
+        "size in": Choice(UNITS, 1), "error of guessing": float(given.guess),
+        "δ": Choice({str(d): d for d in DELTAS}, given.delta)}
 
-    def draw(_: Any = None) -> None:
-        typed = Given(n.value, risk.value, size.value * unit.value, guess.value, delta.value)
-        try:
-            shown.value = _live_html(typed)
-        except ValueError as error:
-            shown.value = f"<p>{escape(str(error))}</p>"
+    def draw(n: int, risk: float, size: float, unit: int, guess: float, delta: float) -> str:
+        return _certified(Given(n, risk, size * unit, guess, delta))
 
-    fields = (n, risk, size, unit, guess, delta)
-    for field in fields:
-        field.observe(draw, "value")
-    draw()
-    return ipywidgets.VBox([*fields, shown])
+    return live(controls, draw)
 
 
-def _live_html(given: Given) -> str:
+def _certified(given: Given) -> str:
     """The table of one file, and where its price meets kl."""
     rows = [[FORMULAS[key][0], str(found)] for key, found in certificates(given).items()]
     c = (nats_of(given.bits) - math.log(given.delta)) / given.n
-    title = f"{given.bits:,.0f} bits and {given.n:,} examples: c = {c:.2g} nats an example"
+    text = f"{given.bits:,.0f} bits and {given.n:,} examples: c = {c:.2g} nats an example"
     alt = f"kl of {given.risk:.1%} over the true risk meets the price {c:.2g} at {kl_inverse(given.risk, c):.1%}"
-    return table(["", "risk at most"], rows, title=title) + figure_html(figures.inverse(given.risk, c), alt=alt)
+    return told(text, ["", "risk at most"], rows, figures.inverse(given.risk, c), alt=alt)
 
 
 def certificates(given: Given) -> dict[str, Certificate]:
@@ -165,6 +153,8 @@ POLYNOMIAL_CAPTION = (
     "double descent. With more noise raise growth and scale: the fit leaves the points and comes nearer to the truth."
 )
 SPACES = ((3, 1.1), (19, 1.1), (150, 1.0), (150, 1.1))  # degree and growth, in the table
+MOST_DEGREE, MOST_POINTS = 1_000, 300  # with a kernel: a second for each fit
+Target = Callable[[Float[Tensor, "n"]], Float[Tensor, "n"]]
 
 
 def polynomial_html(config: PolynomialConfig | None = None, *, target: str = "simple",
@@ -200,15 +190,63 @@ def show_polynomial(config: PolynomialConfig | None = None, **options: Any) -> N
                                    *_polynomial_still(config or PolynomialConfig())))
 
 
-def polynomial_data(config: PolynomialConfig) -> dict:
+def live_polynomial(config: PolynomialConfig | None = None, *, target: str = "simple",
+                    targets: Mapping[str, Target] = TARGETS,
+                    price: Callable[[int, float, float], Float[Tensor, "J1"]] = order_penalty) -> Any:
+    """The same with a kernel, as `live` says: any degree, noise and number of points, and functions of yours.
+
+    `targets` are functions on [-1, 1] by name, and `price` gives what the orders 0 to J cost from J, scale and growth.
+    The fit is `penalized`, so that a price may be 0. Raises ValueError for a target that there is none of.
+    """
+    config = config or PolynomialConfig()
+    controls = {
+        "target": Choice({name: name for name in targets}, target), "points n": config.points, "seed": config.seed,
+        "noise σ": 1.0 if target == "noise" else float(config.noise), "degree J": config.degree,
+        "growth γ": float(config.growth), "scale": float(config.scale)}
+
+    def draw(name: str, points: int, seed: int, noise: float, degree: int, growth: float, scale: float) -> str:
+        if not (1 <= degree <= MOST_DEGREE and 2 <= points <= MOST_POINTS):
+            raise ValueError(f"degree {degree} through {points} points: give a degree of 1 to {MOST_DEGREE}, and 2 to "
+                             f"{MOST_POINTS} points")
+        chosen = replace(config, points=points, seed=seed, noise=noise, degree=degree, growth=growth, scale=scale)
+        return _polynomial_drawn(chosen, name, targets, price(degree, scale, growth))
+
+    return live(controls, draw)
+
+
+def _polynomial_drawn(config: PolynomialConfig, name: str, targets: Mapping[str, Target],
+                      penalty: Float[Tensor, "J1"]) -> str:
+    """The fit and its weights, and how far it is from the points and from the truth."""
+    if not (penalty >= 0).all() or not penalty.isfinite().all():
+        raise ValueError("a price below 0, or beyond what a number can be: lower the growth or the degree")
+    data = polynomial_data(config, targets)
+    x, grid, truth = _double(data["x"]), _double(data["grid"]), _double(data["truth"][name])
+    y = _double(data["values"][name]) + config.noise * _double(data["draws"][name])
+    w = penalized(chebyshev(x, config.degree), y[:, None], penalty)[:, 0]
+    fit = chebyshev(grid, config.degree) @ w
+    fig, (left, right) = figure(1, 2, width=8, height=3.2, width_ratios=(2, 1))
+    left.plot(grid, truth, ":", color=PALETTE.green, label="truth")
+    left.plot(grid, fit, color=PALETTE.blue, label="fit")
+    left.plot(x, y, "o", color=PALETTE.orange, markersize=4, label="points")
+    left.set(xlabel="x", ylim=(-3, 3))
+    left.legend(ncols=3, loc="upper center")
+    right.plot(w.abs().clamp(min=1e-12), ".", color=PALETTE.blue, markersize=3)
+    right.set(xlabel="order j", ylabel="size of its weight", yscale="log")
+    away = [f"{_rms(chebyshev(x, config.degree) @ w - y):.2g}", f"{_rms(fit - truth):.2g}"]
+    alt = f"A fit of degree {config.degree}, {away[0]} from its {config.points} points and {away[1]} from the truth."
+    return told("How far the fit is, as a root mean square", ["", "from the points", "from the truth"],
+                [[f"degree {config.degree}", *away]], fig, alt=alt)
+
+
+def polynomial_data(config: PolynomialConfig, targets: Mapping[str, Target] = TARGETS) -> dict:
     """Points, places to look at, and by target its values, its draws of N(0, 1) and the noise it begins with."""
     x, grid = (torch.linspace(-1, 1, count, dtype=torch.double) for count in (config.points, config.grid))
     generator = torch.Generator().manual_seed(config.seed)
-    draws = torch.randn(config.points, len(TARGETS), generator=generator, dtype=torch.double)
-    return {"x": _six(x), "grid": _six(grid), "draws": dict(zip(TARGETS, map(_six, draws.T), strict=True)),
-            "values": {name: _six(f(x)) for name, f in TARGETS.items()},
-            "truth": {name: _six(f(grid)) for name, f in TARGETS.items()},
-            "spread": {name: 1.0 if name == "noise" else config.noise for name in TARGETS}}
+    draws = torch.randn(config.points, len(targets), generator=generator, dtype=torch.double)
+    return {"x": _six(x), "grid": _six(grid), "draws": dict(zip(targets, map(_six, draws.T), strict=True)),
+            "values": {name: _six(f(x)) for name, f in targets.items()},
+            "truth": {name: _six(f(grid)) for name, f in targets.items()},
+            "spread": {name: 1.0 if name == "noise" else config.noise for name in targets}}
 
 
 def _polynomial_still(config: PolynomialConfig) -> tuple[str, list[str], list[list[str]]]:
@@ -221,11 +259,15 @@ def _polynomial_still(config: PolynomialConfig) -> tuple[str, list[str], list[li
             y = _double(data["values"][name]) + data["spread"][name] * _double(data["draws"][name])
             away = [dual(x, y[:, None], at, penalty)[:, 0] - meant
                     for at, meant in ((x, y), (grid, _double(data["truth"][name])))]
-            cells.append(" / ".join(f"{differences.square().mean().sqrt():.2g}" for differences in away))
+            cells.append(" / ".join(f"{_rms(differences):.2g}" for differences in away))
         rows.append([f"degree {degree}, growth {growth}", *cells])
     title = (f"How far fits to {config.points} points are from the points / from the truth, as root mean squares, at a "
              f"scale of {config.scale:g}")
     return title, ["", *TARGETS], rows
+
+
+def _rms(differences: Float[Tensor, "n"]) -> float:
+    return float(differences.square().mean().sqrt())
 
 
 def _six(values: Float[Tensor, "n"]) -> list[float]:

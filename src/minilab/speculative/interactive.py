@@ -4,7 +4,8 @@ Each is one self-contained piece of HTML: no kernel, no library, nothing fetched
 page before any script runs, so it also stands in print, in an untrusted notebook and without scripts:
 
 - the race holds both texts, its picture and a table; the script only hides what has not arrived yet;
-- the explorer holds a table from `theory`, which the script replaces by sliders and curves.
+- the explorer holds a table from `theory`, which the script replaces by sliders and curves. With a kernel
+  `live_explorer` takes any numbers, and a pass that costs more for each token that it checks.
 
 Nothing in them has an id, so that one page can hold the same figure twice. The templates are in `static/`.
 """
@@ -21,7 +22,8 @@ import numpy as np
 
 from minilab.core.display import display_html
 from minilab.core.records import Record
-from minilab.core.widget import Static, ending, slider
+from minilab.core.style import INK, PALETTE, figure
+from minilab.core.widget import Static, ending, live, slider, told
 from minilab.speculative import theory
 
 static = Static("minilab.speculative")
@@ -48,6 +50,7 @@ SLIDERS = (  # name, what it is, smallest, largest, step, digits
     ("c", "draft cost c, in target steps", 0, 1, 0.01, 2),
     ("v", "verification cost v, in target steps", 1, 5, 0.05, 2),
 )
+FARTHEST = 200  # lookahead, with a kernel
 
 
 def time_stream(label: str, rounds: Iterable, decode: Callable[[list[int]], str]) -> dict:
@@ -153,6 +156,44 @@ def show_explorer(**start: Any) -> None:
     display_html(html, f"Interactive figure: what speculation buys. At acceptance rate {alpha:g}, draft cost "
                        f"{cost:g} and verification cost {verify:g} the largest speed-up with a draft is "
                        f"{gains[best]:.2f}, at K = {K[best]}.")
+
+
+def live_explorer(*, alpha: float = 0.8, K: int = 5, cost: float = 0.05, verify: float = 1.0, token: float = 0.0
+                  ) -> Any:
+    """The speed-up against K with a kernel, as `live` says: any lookahead and costs, by the closed forms of `theory`.
+
+    What the page's explorer has not: a pass over K + 1 tokens costs `verify` + K `token` target steps. Raises
+    ValueError for what is no probability, lookahead or cost.
+    """
+    controls = {"acceptance rate α": float(alpha), "lookahead K": K, "draft cost c": float(cost),
+                "verification v": float(verify), "and a token more": float(token)}
+    return live(controls, _explored)
+
+
+def _explored(alpha: float, K: int, cost: float, verify: float, token: float) -> str:
+    """The curve of speed-ups, the law of accepted tokens at K, and the numbers at K and at the best lookahead."""
+    if not (0 <= alpha <= 1 and 1 <= K <= FARTHEST and cost >= 0 and verify > 0 and token >= 0):
+        raise ValueError(f"give an acceptance rate of 0 to 1, a lookahead of 1 to {FARTHEST}, a verification that "
+                         "takes some time, and no cost below 0")
+    Ks = np.arange(1, FARTHEST + 1)
+    gains = theory.speedup(alpha, Ks, cost, verify + token * Ks)
+    best = int(Ks[np.argmax(gains)])
+    fig, (left, right) = figure(1, 2, width=8, height=3.2)
+    left.axhline(1, color=INK, linewidth=1, linestyle="--")
+    left.plot(Ks, gains, color=PALETTE.blue)
+    left.plot(best, gains[best - 1], "s", color=PALETTE.green, label=f"best, K = {best}")
+    left.plot(K, gains[K - 1], "o", color=PALETTE.orange, label=f"K = {K}")
+    left.set(xlabel="lookahead K", ylabel="speed-up", xlim=(0, max(16, 2 * K, 1.2 * best)), ylim=(0, None))
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.legend()
+    right.bar(np.arange(K + 1), theory.accepted_pmf(alpha, K), 0.7, color=PALETTE.blue)
+    right.set(xlabel=f"draft tokens accepted of {K}", ylabel="share of rounds")
+    rows = [[f"{name}K = {k}", f"{theory.expected_tokens(alpha, k):.2f}", f"{k * cost + verify + token * k:.2f}",
+             f"{gains[k - 1]:.2f}"] for name, k in (("", K), ("best, ", best))]
+    alt = f"The speed-up is {gains[K - 1]:.2f} at K = {K} and largest, {gains[best - 1]:.2f}, at K = {best}."
+    text = f"A draft {'pays' if gains[best - 1] > 1 else 'does not pay'}; at best, decoding is {gains[best - 1]:.2f} " \
+           "times as fast as without."
+    return told(text, ["", "tokens a round", "target steps a round", "speed-up"], rows, fig, alt=alt)
 
 
 def _texts(piece: Mapping[str, Any]) -> list[str]:
