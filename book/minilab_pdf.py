@@ -12,7 +12,7 @@ from posixpath import join, normpath
 from urllib.parse import urldefrag
 
 import yaml
-from browser import open_browser, serve
+from browser import TYPESET, open_browser, serve
 from bs4 import BeautifulSoup
 
 from minilab import __version__
@@ -25,7 +25,7 @@ NEEDED = """There is no Chromium to print with. One of:
   macOS, others    .venv/bin/python -m playwright install chromium
   any system       CHROMIUM=/path/to/chrome make pdf"""
 PAPER = {"width": 660, "height": 900}  # pixels between the margins of a sheet: figures draw themselves for this width
-READY = "() => Promise.all([MathJax.startup.promise, document.fonts.ready]).then(() => true)"
+READY = "() => document.fonts.ready.then(() => true)"
 COVER = """<section class="cover"><p class="title">{title}</p><p>{author}</p><p>Version {version}</p>
 <p><a href="{url}">{url}</a></p><p>© {copyright}</p></section>
 <nav class="contents" aria-label="Contents"><p class="title">Contents</p><ol>{entries}</ol></nav>"""
@@ -119,6 +119,7 @@ def print_book(browser, book: Path, pdf: Path, settings: dict) -> None:
         page.route(address, lambda route: route.fulfill(body=whole, content_type="text/html; charset=utf-8"))
         page.set_default_timeout(300_000)
         page.goto(address)
+        page.evaluate(TYPESET)
         page.evaluate(READY)
         page.emulate_media(media="print")
         pdf.parent.mkdir(parents=True, exist_ok=True)

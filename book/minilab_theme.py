@@ -17,6 +17,7 @@ import tinycss2
 from docutils import nodes
 from fontTools import subset
 from fontTools.ttLib import TTFont
+from minilab_quick import quicken
 from sphinx.util.docutils import SphinxDirective
 
 CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
@@ -134,6 +135,7 @@ def finish(app, error):
     for sheet in static.rglob("*.css"):
         sheet.write_text(cut_css(sheet.read_text(encoding="utf-8"), words), encoding="utf-8")
     cut_fonts(static)
+    quicken(out)
 
 
 def unwrap_plain_code(page: str) -> str:
@@ -197,6 +199,7 @@ def setup(app):
     app.setup_extension("minilab_epub")
     app.setup_extension("minilab_quiz")
     app.setup_extension("minilab_previews")
+    app.setup_extension("minilab_quick")
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)

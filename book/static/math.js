@@ -1,5 +1,7 @@
-// A long equation scrolls sideways on a narrow page; the keyboard must be able to reach it.
-window.addEventListener("load", () => {
-  const ready = window.MathJax && MathJax.startup && MathJax.startup.promise;
-  if (ready) ready.then(() => document.querySelectorAll('mjx-container[display="true"]').forEach((e) => { e.tabIndex = 0; }));
-});
+// Formulas are set when they come near the window. A long one scrolls sideways on a narrow page; the keyboard must be
+// able to reach it.
+(() => {
+  const reachable = (part) => { if (part.matches?.('mjx-container[display="true"]')) part.tabIndex = 0; };
+  new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach(reachable)))
+    .observe(document.documentElement, { childList: true, subtree: true });
+})();

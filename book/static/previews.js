@@ -46,6 +46,8 @@
       await MathJax.startup.promise;
       MathJax.typesetClear([card]);
       await MathJax.typesetPromise([card]);
+      place(link); // near the window, where formulas are set
+      while (link === wanted && card.querySelector("mjx-lazy")) await new Promise(requestAnimationFrame);
     }
     if (link !== wanted) return;
     place(link);

@@ -37,6 +37,12 @@ CHROMIUM_FLAGS = (
 AXE_OPTIONS = (
     "{resultTypes: ['violations'], preload: false, rules: {'label-content-name-mismatch': {enabled: true}}}"
 )
+# All formulas, not only those near the window.
+TYPESET = """async () => {
+  if (!window.MathJax?.startup) return;
+  await MathJax.startup.promise;
+  await MathJax.startup.document.lazyTypesetAll();
+}"""
 WIDTHS = (390, 1440)
 THEMES = ("light", "dark")
 
@@ -185,7 +191,7 @@ def visit(browser, site: str, path: str, *, width: int, theme: str, screenshot: 
     page.on("response", lambda response: responses.append(response))
 
     page.goto(site + path, wait_until="networkidle")
-    page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
+    page.evaluate(TYPESET)
     page.evaluate("document.fonts.ready.then(() => true)")
     for response in responses:
         arrived(response)
