@@ -130,11 +130,30 @@ def handed_out_in_secret(build: Path, lab: Lab) -> None:
         assert "hidden=True" not in text and "SOLUTION" not in text
 
 
+def check_same_outside_gaps(build: Path, lab: Lab) -> None:
+    """Assert that students get the source's cells, in order, with nothing changed but what stands in the gaps."""
+    block, code, text = "", [], []
+    for cell in nbformat.read(lab.path, as_version=4).cells:
+        if marker := re.match(r"# (BEGIN|END) (\w+)", cell.source) if cell.cell_type == "raw" else None:
+            block = marker[2] if marker[1] == "BEGIN" else ""
+        elif cell.cell_type == "code" and block != "TESTS":
+            code.append(SOLUTION.sub(r"\1...\n", cell.source).strip() if block == "SOLUTION" else cell.source.strip())
+        elif cell.cell_type == "markdown" and block != "SOLUTION":
+            text.append(cell.source.strip())
+    cells = nbformat.read(build / "student" / lab.path.name, as_version=4).cells
+    got = [cell.source.strip() for cell in cells if cell.cell_type == "code" and "grader.check" not in cell.source]
+    assert got[2:] == code, "the first two install what is missing and write the visible tests"
+    added = re.compile(r"<!-- (BEGIN|END) QUESTION -->\s*|\s*_Points:_ \d+\s*$")
+    got = [added.sub("", cell.source).strip() for cell in cells if cell.cell_type == "markdown"]
+    got = [source for source in got if source not in ("", "_Type your answer here, replacing this text._")]
+    assert got[1:-1] == text, "a badge stands before, and a word about the last check after"
+
+
 def marks(build: Path, lab: Lab, folder: Path) -> dict[str, dict[str, str]]:
-    """The row of `scores.csv` for the solved and for the untouched notebook, once Otter has graded both."""
+    """The row of `scores.csv` for the instructors' and for the untouched notebook, once both are graded."""
     inbox = folder / "inbox"
     inbox.mkdir()
-    (inbox / "solved.ipynb").write_bytes((build / "autograder" / lab.path.name).read_bytes())
+    (inbox / "solved.ipynb").write_bytes((build / "instructor" / lab.path.name).read_bytes())
     (inbox / "untouched.ipynb").write_bytes((build / "student" / lab.path.name).read_bytes())
     table = grading.grade(inbox, build / "autograder" / student.AUTOGRADER, folder / "out", timeout=600.0)
     with open(table, newline="", encoding="utf-8") as file:

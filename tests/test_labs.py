@@ -1,4 +1,4 @@
-"""Each lab as `minilab assign` makes it and Otter grades it: nothing leaks, solutions earn all, and stubs nothing.
+"""Each lab as `minilab assign` makes it and `grade` grades it: nothing leaks, solutions earn all, and stubs nothing.
 
 Lab 1 stands in `test_grading.py`, where the machinery is tested on it.
 """
@@ -6,7 +6,7 @@ Lab 1 stands in `test_grading.py`, where the machinery is tested on it.
 from pathlib import Path
 
 import pytest
-from instructor import Lab, handed_out_in_secret, marks
+from instructor import Lab, check_same_outside_gaps, handed_out_in_secret, marks
 
 from minilab import grading
 
@@ -23,6 +23,10 @@ def made(request, tmp_path_factory) -> tuple[Path, Lab]:
 
 def test_no_solution_and_no_hidden_test_reaches_the_student(made):
     handed_out_in_secret(*made)
+
+
+def test_the_students_file_is_the_source_outside_of_the_gaps(made):
+    check_same_outside_gaps(*made)
 
 
 def test_solutions_earn_all_and_the_untouched_notebook_nothing(made, tmp_path):

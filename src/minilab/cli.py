@@ -241,7 +241,7 @@ def _assign(arguments: argparse.Namespace) -> None:
 def _grade(arguments: argparse.Namespace) -> None:
     from minilab import grading
 
-    options = {"jobs": arguments.jobs, "timeout": arguments.timeout}
+    options = {"jobs": arguments.jobs, "timeout": arguments.timeout, **({"walls": False} if arguments.no_walls else {})}
     print(grading.grade(arguments.submissions, arguments.autograder, arguments.out, **options))
 
 

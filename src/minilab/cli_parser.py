@@ -74,13 +74,13 @@ def build(commands: Mapping[str, Callable[[argparse.Namespace], int | None]]) ->
     fetch = add("fetch", "Download a pre-trained model into the cache and verify it.")
     fetch.add_argument("model", choices=["smollm2"])
 
-    assign = add("assign", "Make the student version and the autograder of instructor notebooks.")
+    assign = add("assign", "Make what students, instructors and graders get from instructor notebooks.")
     assign.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     assign.add_argument(
         "-o", "--out", type=Path, default=Path("build/labs"), metavar="DIR", help="default: build/labs"
     )
 
-    grade = add("grade", "Grade a folder of submissions into a table and a page of feedback each.")
+    grade = add("grade", "Grade a folder of submissions into a table, a page of feedback each, and what is alike.")
     grade.add_argument("submissions", type=Path)
     grade.add_argument(
         "--autograder", type=Path, required=True, metavar="ZIP", help="made by `minilab assign`"
@@ -89,6 +89,9 @@ def build(commands: Mapping[str, Callable[[argparse.Namespace], int | None]]) ->
     grade.add_argument("--jobs", type=int, default=1, metavar="N", help="submissions at a time (default 1)")
     grade.add_argument(
         "--timeout", type=float, default=600, metavar="S", help="seconds for one (default 600)"
+    )
+    grade.add_argument(
+        "--no-walls", action="store_true", help="without namespaces: in a container that holds nothing else"
     )
 
     new = add("new-chapter", "Make the skeleton of a chapter: subpackage, record, notebooks, tests. Needs a clone.")

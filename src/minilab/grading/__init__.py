@@ -1,13 +1,11 @@
-"""Labs: one instructor notebook becomes a student notebook, an autograder, and grades.
+"""Labs: one instructor notebook becomes what students get, what instructors get, an autograder, and grades.
 
-Otter-Grader does the grading; this package adds what a course needs around it.
-
-- `assign` runs `otter assign` and makes the student notebook carry all it needs: a Colab badge, a line that
-  installs what is missing, and the visible tests, so that the one file works wherever it is opened.
-- `grade` drives `otter run` over a folder of submissions. Each gets its own process, folder and time limit
-  (Otter's own `otter grade` needs a Docker engine), so one that crashes or hangs costs only its own marks.
-
-The processes keep accidents apart. They are no sandbox: grade work that you do not trust inside a container.
+- `assign` makes the students' notebook with `otter assign`, so that it carries all it needs: a Colab badge, a line
+  that installs what is missing, and the visible tests. Beside it lie an instructors' version, an autograder and a
+  source for nbgrader.
+- `grade` holds a folder of submissions against the lab. Each runs in a jail of its own (`jail.py`), with no network, no
+  files and no tests; the tests run in a judge (`judge.py`) that calls what the student wrote by message (`wire.py`). So
+  one that crashes, hangs or cheats costs only its own marks.
 """
 
 from minilab.grading.student import assign

@@ -71,7 +71,7 @@ def _points(number: int | float) -> str:
 
 
 def _code(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>"
+    return f"<pre tabindex=0>{html.escape(text)}</pre>"
 
 
 def _text(text: str) -> str:

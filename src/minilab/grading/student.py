@@ -1,11 +1,14 @@
 """From an instructor notebook to the student's notebook and the autograder."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 
+from minilab.grading import variants
+from minilab.grading.lab import Lab
 from minilab.grading.plumbing import child_environment, read_notebook, require_otter, tail, write_notebook
 
 LABS_BRANCH = "labs"  # the release publishes each student folder there; badges point to it
@@ -14,27 +17,27 @@ AUTOGRADER = "autograder.zip"
 
 
 def assign(notebook: Path, out: Path, *, run_tests: bool = True) -> Path:
-    """Generate the student version and the autograder of an instructor notebook, into `out/<its name>/`.
+    """Generate what students and graders get from an instructor notebook, into `out/<its name>/`.
 
-    `student/` holds the notebook without solutions and the visible tests; `autograder/` the zip for `grade`
-    (or Gradescope), the solutions and all tests. With `run_tests` the solutions must earn full marks first.
-    What stood there before is replaced only when all is made. Returns the folder.
+    `student/` holds the notebook without solutions and the visible tests; `autograder/` the zip for `grade` and for
+    Gradescope; `instructor/` the notebook with solutions, tests and rubric; `nbgrader/source/` the lab for nbgrader.
+    With `run_tests` the solutions must earn full marks first. What stood there before is replaced only when all is
+    made. Returns the folder.
     """
     require_otter()
     notebook, out = Path(notebook).resolve(), Path(out).resolve()
     if not notebook.is_file():
         raise FileNotFoundError(f"no instructor notebook at {notebook}")
-    if not any(
-        cell.cell_type == "raw" and "BEGIN QUESTION" in cell.source for cell in read_notebook(notebook).cells
-    ):
-        raise ValueError(f"{notebook.name} has no question: mark each by a raw cell with '# BEGIN QUESTION'")
+    Lab(notebook)  # raises where there is no question
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{notebook.stem}.") as scratch:
-        made = Path(scratch, "made")
+        made, repository = Path(scratch, "made"), _repository(notebook)
         _otter_assign(notebook, made, Path(scratch), run_tests=run_tests)
-        bundle = next((made / "autograder").glob("*.zip"))  # Otter puts the time into its name
-        bundle.rename(bundle.with_name(AUTOGRADER))
-        _make_self_contained(made / "student" / notebook.name, _repository(notebook))
+        shutil.rmtree(made / "autograder")  # Otter's runs the tests where the student's code could see them
+        _make_self_contained(made / "student" / notebook.name, repository)
+        variants.write_autograder(notebook, made / "autograder" / AUTOGRADER, repository)
+        variants.write_instructor_notebook(notebook, made / "instructor" / notebook.name)
+        variants.write_nbgrader_source(notebook, made / "nbgrader" / "source" / notebook.stem / notebook.name)
         destination = out / notebook.stem
         if destination.exists():
             destination.rename(Path(scratch, "before"))
@@ -98,8 +101,7 @@ def _install_line(package: str) -> str:
 def _visible_tests_cell(tests: Path) -> str:
     """Code that writes the visible tests where Otter looks for them, and opens Otter.
 
-    A notebook opened from a badge or a mail comes without the folder beside it. What is there stays: while
-    grading, that is the full set with the hidden tests.
+    A notebook opened from a badge or a mail comes without the folder beside it. What is there stays.
     """
     files = sorted(tests.glob("*.py"))
     sources = {file.name: file.read_text(encoding="utf-8").strip() + "\n" for file in files}

@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
+import os
 import tempfile
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -17,11 +19,12 @@ from minilab.grading.plumbing import first_line, kill_tree, read_notebook, tail
 from minilab.grading.reports import Grade, write_feedback, write_table
 from minilab.grading.similarity import write_similarity
 
+KEPT_VARIABLES = ("PATH", "LANG", "LD_LIBRARY_PATH", "MINILAB_CACHE", "XDG_CACHE_HOME", "HOME", "TMPDIR", "PYTHONPATH")
 ANSWER_TAG = "otter_answer_cell"  # Otter's mark on the cells that a student fills in
 KEY = "lab.ipynb"  # the instructor notebook in the autograder
 # Judges are forks of one process that has loaded what all of them need, and no lab.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["minilab.grading.judge", "IPython.core.interactiveshell"])
+FORKS.set_forkserver_preload(["minilab.grading.judge", "IPython.core.interactiveshell", "nbformat", "yaml"])
 LIMITS = jail.Limits()
 LARGEST = 20e6  # bytes of a notebook; one with a gigabyte of outputs would fill the grader's memory
 
@@ -48,9 +51,10 @@ def grade(submissions: Path, autograder: Path, out: Path, *, jobs: int = 1, time
         if walls and (reason := jail.possible()):
             raise RuntimeError(f"submissions cannot be kept from this machine: {reason}. Grade in a container or a "
                                "virtual machine that holds nothing else, and say so with --no-walls")
+        _start_forks()
         live: set[BaseProcess] = set()
         with ThreadPoolExecutor(max_workers=jobs) as pool:
-            waiting = [pool.submit(_grade_one, file, file.relative_to(root), key, limits, walls, live) for file in files]
+            waiting = [pool.submit(grade_one, file, file.relative_to(root), key, limits, walls, live) for file in files]
             try:
                 for future in progress(as_completed(waiting), desc="grading", total=len(files), unit="notebook"):
                     write_feedback(future.result(), lab, out / "feedback")
@@ -63,6 +67,19 @@ def grade(submissions: Path, autograder: Path, out: Path, *, jobs: int = 1, time
     grades = _finished(waiting)
     write_similarity(grades, lab, out / "similarity.html")
     return write_table(grades, possible, out / "scores.csv")
+
+
+def _start_forks() -> None:
+    """The process that judges are forks of, without our environment: a submission could find it in its memory."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    whole = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(kept)
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(whole)
 
 
 def _finished(waiting: list[Future]) -> list[Grade]:
@@ -94,8 +111,13 @@ def _open_bundle(autograder: Path, folder: Path) -> Path:
         return Path(bundle.extract(KEY, folder))
 
 
-def _grade_one(submission: Path, name: Path, key: Path, limits: jail.Limits, walls: bool, live: set) -> Grade:
-    """Grade one submission in its own processes. Whatever it does, a Grade comes back."""
+def grade_one(submission: Path, name: Path, key: Path, limits: jail.Limits, walls: bool,
+              live: set[BaseProcess] | None = None) -> Grade:
+    """Grade one submission in its own processes, kept in `live` meanwhile. Whatever it does, a Grade comes back."""
+    live = set() if live is None else live
+    if not walls and (closed := jail.closed_to_nobody()):
+        raise RuntimeError(f"without walls a submission runs as nobody, who cannot enter {closed}: install Python and "
+                           "minilab where every user can read them")
     grade = Grade(name.as_posix())
     with tempfile.TemporaryDirectory(prefix="minilab-grade-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
