@@ -28,7 +28,7 @@ NBVAL     := --nbval --nbval-current-env --nbval-cell-timeout $(CELL_TIMEOUT) \
              --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve epub pdf test lab bench drift release notebooks clean
+.PHONY: help setup book serve epub pdf test lab bench drift release notebooks colab lighthouse clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,14 @@ notebooks: $(STAMP)  ## run every notebook again and store its outputs in place
 	@$(QUIET) $(BIN)/python -c "import matplotlib.font_manager"
 	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.kernel_name=python3 \
 	  --ExecutePreprocessor.timeout=$(CELL_TIMEOUT) --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+# It needs no .venv: the environment is Colab's. PYTHON=/path/to/python3.13 where `python3` is another version.
+colab:  ## run every notebook in Colab's versions of the packages, as its first cell installs minilab there
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" CELL_TIMEOUT=$(CELL_TIMEOUT) bash .ci/colab $(NOTEBOOKS)
+
+# Not in `make test`: it needs Node.js and takes half a minute a page.
+lighthouse: book  ## Lighthouse's scores of each page, as a phone and a desktop see it, in build/lighthouse.csv
+	$(BIN)/python .ci/lighthouse $(PAGES)
 
 clean:  ## remove the built book and the generated files (.venv stays)
 	rm -rf _build build dist .pytest_cache .ruff_cache
