@@ -67,7 +67,7 @@ def decay_sweep(results: Results) -> Figure:
     _ticks(left, sorted(every - {0}), size=8)
     right.set_xscale("log")
     left.set(xlabel="weight decay λ (dotted: none)", ylabel=LOSS)
-    right.set(xlabel="time scale 1/(ηλ) (epochs)")
+    right.set(xlabel="memory 1/(ηλS) (epochs)")
     return _with_legend(fig, left, columns=4)
 
 

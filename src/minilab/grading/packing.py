@@ -1,4 +1,4 @@
-"""Values between judge and jail as messages: numbers, lists, tensors and records are copied, the rest is referred to."""
+"""Values between judge and jail as messages: numbers, lists, tensors and records are copied, others referred to."""
 
 from __future__ import annotations
 
