@@ -4,6 +4,7 @@ The reference is the direct call of `tests/instructor.py`, whose verdicts on eac
 """
 
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ import test_lab_dmpc
 import test_lab_ensembles
 import test_lab_lewm
 import test_lab_pacbayes
+import torch
 
 from minilab.grading import jail
 from minilab.grading.judge import Judge
 from minilab.grading.lab import Lab
+from minilab.grading.submissions import FORKS
 
 if reason := jail.possible():
     pytest.skip(f"no walls here: {reason}", allow_module_level=True)
@@ -33,9 +36,9 @@ def wrong_answers(name: str) -> list[tuple[str, str, str, set[str]]]:
     return [one for question, one in found.items() if TRAINS.get(name) != question]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODULES)
-def test_a_wrong_answer_fails_the_same_tests_by_message(name):
+def verdicts(name: str) -> tuple[dict, dict]:
+    """Which tests each wrong answer should fail, and which it fails by message. For a process without other threads."""
+    torch.set_num_threads(1)
     limits = jail.Limits(seconds=6000)
     pid, connection = jail.fork(limits, walls=True)
     judge = Judge(Lab(MODULES[name].LAB), limits, pid, connection)
@@ -51,6 +54,14 @@ def test_a_wrong_answer_fails_the_same_tests_by_message(name):
             by_message[question, what] = {t.name for t in asked.tests if not judge._examine(peer, t)["passed"]}
             assert not any([judge._run(peer, solution) for solution in asked.solutions])
             judge.env |= {one: judge._answer(peer, one) for one in asked.answers}
+    return directly, by_message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_a_wrong_answer_fails_the_same_tests_by_message(name):
+    with ProcessPoolExecutor(1, FORKS) as pool:  # a fork of this process could hang: it has threads
+        directly, by_message = pool.submit(verdicts, name).result()
     assert len(directly) >= 4 and by_message == directly
 
 

@@ -26,6 +26,7 @@ from minilab.grading.lab import Lab, Question, Test
 from minilab.grading.plumbing import child_environment, end_children, kill_tree
 from minilab.grading.wire import Gone, Peer
 
+READY = 300.0  # seconds in which a jail comes up, on the busiest machine
 CELL, TEST = 1 / 3, 1 / 10  # of the time of a submission, what one cell and one test may take
 
 
@@ -43,6 +44,7 @@ class Judge:
         """What a submission of these code cells earns, and why."""
         raised, results = [], {}
         with self.wired() as peer:
+            peer.deadline = time.monotonic() + READY
             peer.ask({"op": "ready"})  # if it never is, that is no fault of the submission
             self.ends = time.monotonic() + self.limits.seconds
             try:
