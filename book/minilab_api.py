@@ -162,7 +162,7 @@ def paragraph(text: str) -> nodes.paragraph:
 
 
 def anchor(name: str) -> str:
-    return "api-" + name.replace(".", "-").replace("_", "-")
+    return "api-" + name.replace(".", "-")
 
 
 def setup(app):

@@ -107,7 +107,7 @@ class Thing(Base):
 
 def test_docstrings_become_sections_with_signatures_as_written():
     (section,) = minilab_api.section("minilab.some_thing", ast.parse(SOURCE))
-    assert section["ids"] == ["api-minilab-some-thing"]
+    assert section["ids"] == ["api-minilab-some_thing"]
     assert [list_.astext().split() for list_ in section.findall(minilab_api.nodes.bullet_list)] == [
         "one entry another with code".split()
     ]
