@@ -51,13 +51,13 @@ RATIOS = {"step": ("step", "gymnasium"), "imagine": ("imagine", "mujoco.rollout"
 def benchmark(preset: Preset) -> Record:
     """Check that the simulators agree, time all in turn, and record the ratios of speeds."""
     started = time.perf_counter()
-    contestants = {**simulators(preset), **planners(preset.recipe, HOPPER, preset.n, pick_device(preset.device))}
-    seconds = interleaved(contestants, repeats=preset.repeats, warmup=2, device=preset.device)
+    moving = simulators(preset)
+    planning = planners(preset.recipe, HOPPER, preset.n, pick_device(preset.device))
+    seconds = interleaved(moving | planning, repeats=preset.repeats, warmup=2, device=preset.device)
     ratios = {name: spread([b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)])
               for name, (ours, theirs) in RATIOS.items()}
     actions = preset.copies * preset.steps
-    rates = {name: spread([(actions if name in (*RATIOS["step"], *RATIOS["imagine"]) else 1) / s for s in found])
-             for name, found in seconds.items()}
+    rates = {name: spread([(actions if name in moving else 1) / s for s in found]) for name, found in seconds.items()}
     record = Record.new(experiment="dmpc/benchmark", preset=preset, started=started,
                         results={"ratios": ratios, "per_s": rates})
     record.provenance["command"] = f"python benchmarks/dmpc.py --device {preset.device}"

@@ -151,14 +151,18 @@ class Visit:
     bytes_of_figures: int = 0
 
 
+def themed(browser, theme: str, **options):
+    """A browser context for a reader whose system and whose choice are both light or both dark."""
+    context = browser.new_context(color_scheme=theme, **options)
+    context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.theme = '{theme}'")
+    return context
+
+
 def visit(browser, site: str, path: str, *, width: int, theme: str, screenshot: Path | None = None) -> Visit:
     """Open a page of `site` and collect its faults, each as one line that begins with its kind."""
     seen = Visit()
     sizes: dict[str, int] = {}
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
-    )
-    context.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.theme = '{theme}'")
+    context = themed(browser, theme, viewport={"width": width, "height": 900}, reduced_motion="reduce")
 
     def gate(route):
         url = route.request.url

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from browser import BOOK, THEMES, axe_violations, serve
+from browser import BOOK, THEMES, axe_violations, serve, themed
 from bs4 import BeautifulSoup
 from minilab_previews import BEGIN, FILE, previews
 
@@ -45,8 +45,7 @@ def test_what_chapters_refer_to_has_a_preview(known):
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_preview_comes_and_goes(theme, browser):
     with serve(BOOK) as site:
-        page = browser.new_context(color_scheme=theme, viewport={"width": 1280, "height": 800}).new_page()
-        page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.theme = '{theme}'")
+        page = themed(browser, theme, viewport={"width": 1280, "height": 800}).new_page()
         said = []
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.goto(site + "chapters/common-thread.html")

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import minilab_pdf
 import pytest
-from browser import BOOK, ROOT, serve
+from browser import BOOK, ROOT, serve, themed
 from bs4 import BeautifulSoup
 from minilab_epub import still
 from minilab_mathml import mathml
@@ -286,8 +286,7 @@ def test_without_chromium_make_pdf_says_what_to_install():
 @pytest.mark.slow
 def test_a_page_alone_prints_light_and_without_what_is_pressed(browser):
     with serve(BOOK) as site:
-        page = browser.new_page(color_scheme="dark")
-        page.add_init_script("localStorage.setItem('mode', 'dark'); localStorage.theme = 'dark'")
+        page = themed(browser, "dark").new_page()
         page.goto(site + "chapters/01-speculative-decoding.html")
         theme = "document.documentElement.dataset.theme"
         assert page.evaluate(theme) == "dark"

@@ -59,4 +59,5 @@ def test_no_page_of_the_book_waits_for_a_script():
         waited = [s for s in re.findall(r"<script[^>]* src=[^>]*>", head) if "defer" not in s and "async" not in s]
         assert waited == [] and head.count('rel="stylesheet"') <= 1, page.name
         if page.parent.name in ("chapters", "labs"):
+            assert "data-theme" not in head and "prefers-color-scheme" in head, page.name
             assert 40 < len(re.search(r'<meta name="description" content="([^"]*)"', head)[1]), page.name

@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from browser import BOOK, ROOT, THEMES, axe_violations, serve
+from browser import BOOK, ROOT, THEMES, axe_violations, serve, themed
 from bs4 import BeautifulSoup
 from checkout import relative
 from docutils import nodes
@@ -114,8 +114,7 @@ def test_questions_work_by_keyboard_without_a_script_and_in_print(browser):
 @pytest.mark.parametrize("theme", THEMES)
 def test_opened_choices_have_no_violations(theme, browser):
     with serve(BOOK) as site:
-        page = browser.new_context(color_scheme=theme, viewport={"width": 390, "height": 800}).new_page()
-        page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.theme = '{theme}'")
+        page = themed(browser, theme, viewport={"width": 390, "height": 800}).new_page()
         page.goto(f"{site}chapters/{NUMBERED[3].stem}.html")
         page.evaluate("""() => {
           const asked = document.querySelector("#check-yourself");
