@@ -24,6 +24,7 @@ class SpeedPreset:
     K: int = 8
     steps: int = 40  # that are timed, after as many again
     repeats: int = 5
+    compile: bool = False
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -32,7 +33,7 @@ class SpeedPreset:
 SPEED = {
     "cpu": SpeedPreset("cpu", QUICK, (0,), K=2, steps=2, repeats=1, device="cpu"),
     "two-cores": SpeedPreset("two-cores", LAPTOP, (1, 3), device="cpu"),
-    "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=50, device="cuda"),
+    "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=50, repeats=3, compile=True, device="cuda"),
 }
 
 
@@ -66,11 +67,12 @@ def timed(preset: SpeedPreset, size: int, device: torch.device) -> dict[str, lis
     generator, shape = torch.Generator().manual_seed(preset.seed), (2 * preset.steps * task.batch, task.data.length + 1)
     windows = torch.randint(task.data.vocab, shape, generator=generator).to(device)
     hypers = [Hyper(init_seed=k, data_seed=k) for k in range(preset.K)]
+    run = RunConfig(1, task.batch, precision=task.precision, compile=preset.compile)
 
     def turn(groups: list[list[Hyper]], rows: Int[Tensor, "n T1"]) -> Callable[[], None]:
         def train() -> None:
             for group in groups:
-                train_members(rows, task.model, group, RunConfig(1, task.batch, precision=task.precision))
+                train_members(rows, task.model, group, run)
 
         return train
 

@@ -20,7 +20,7 @@ from minilab.ensembles.experiments_members import ensemble, predicting
 from minilab.ensembles.members import Hyper, RunConfig, train_members
 from minilab.ensembles.model import Stack, stack
 from minilab.ensembles.recipes import Place
-from minilab.ensembles.runs import Task
+from minilab.ensembles.runs import Task, worth_compiling
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
 from minilab.nn.transformer import Transformer
 
@@ -100,7 +100,9 @@ def distill(preset: DistillPreset) -> Record:
 
 def _student(task: Task, place: Place, seed: int, *, windows: Int[Tensor, "n T1"],
              epochs: int | None = None, **given) -> Stack:
-    run = RunConfig(epochs or place.epochs, task.batch, precision=task.precision)
+    epochs = epochs or place.epochs
+    run = RunConfig(epochs, task.batch, precision=task.precision,
+                    compile=worth_compiling(windows.device, epochs * task.steps))
     hyper = Hyper(place.lr, place.weight_decay, 100 + seed, 100 + seed)  # not a teacher's
     return train_members(windows, task.model, [hyper], run, **given).model
 
@@ -199,7 +201,8 @@ def continued(preset: ContinuedPreset) -> Record:
 
 def _continued(task: Task, base: Transformer, epochs: int, preset: ContinuedPreset) -> Stack:
     hypers: Sequence[Hyper] = [Hyper(preset.lr, preset.weight_decay, k, k) for k in range(preset.K)]
-    run = RunConfig(epochs, task.batch, precision=task.precision)
+    run = RunConfig(epochs, task.batch, precision=task.precision,
+                    compile=worth_compiling(base.device, epochs * task.steps))
     return train_members(task.data.corpus().train.to(base.device), task.model, hypers, run, start=base).model
 
 

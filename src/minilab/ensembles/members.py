@@ -83,6 +83,7 @@ class RunConfig:
     checkpoint_every: int = 1000  # steps between checkpoints
     log_every: int = 50  # steps between looks at the losses
     replay: bool = True  # on a GPU, run a step as one CUDA graph
+    compile: bool = False  # run blocks, losses and the weights' update through torch.compile
 
     def __post_init__(self) -> None:
         checks = {
@@ -210,6 +211,7 @@ def train_members(
             if log_now and on_log is not None:
                 on_log(done, state.model)
             clock = time.perf_counter()
+    state.model.plain_losses()  # whoever reads the members brings other shapes
     return Members(state.model, hypers, run, state.losses, corpus, {k: v for k, v in unusual.items() if v},
                    state.wall_s)
 
@@ -243,7 +245,7 @@ def _fingerprint(windows: Int[Tensor, "N T1"]) -> str:
 
 def numbers(run: RunConfig) -> dict:
     """What of a run sets its result, and not how it is watched or kept."""
-    free = ("checkpoint", "checkpoint_every", "log_every", "replay")
+    free = ("checkpoint", "checkpoint_every", "log_every", "replay", "compile")
     return {name: value for name, value in asdict(run).items() if name not in free}
 
 
@@ -262,14 +264,16 @@ class _State:
         for p, part in zip(self.params, self.weights.split(sizes, dim=1), strict=True):
             p.data = part.view(p.shape)  # from here on a parameter is a view of its columns
         self.grads, self.m, self.v = (torch.zeros_like(self.weights) for _ in range(3))
-        self.lr = torch.tensor([[hyper.lr] for hyper in hypers], device=device)  # K 1
-        self.decay = torch.tensor([[hyper.weight_decay] for hyper in hypers], device=device)
+        self.lr, self.decay = torch.tensor([[h.lr, h.weight_decay] for h in hypers], device=device).split(1, 1)  # K 1
         self.alive = torch.ones(len(hypers), 1, dtype=torch.bool, device=device)
         self.saved = {"weights": self.weights, "m": self.m, "v": self.v, "alive": self.alive}
         self.losses, self.pending, self.wall_s = torch.empty(len(hypers), 0), [], 0.0
         self.bf16 = run.precision == "bf16" or (
             run.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
+        self.update = torch.compile(self._update, dynamic=False) if run.compile else self._update
+        if run.compile:
+            model.compile_losses()
 
     def step(self, batch: tuple[Int[Tensor, "K B T1"], Float[Tensor, "3"]]) -> Float[Tensor, "K"]:
         """The members' losses on their windows, and a step down each. `batch` has a row of `schedule` too."""
@@ -277,8 +281,12 @@ class _State:
         with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.loss(self.model, windows)
         grads = torch.autograd.grad(losses.sum(), self.params)
-        losses, grads = losses.detach(), torch.cat([g.flatten(1) for g in grads], dim=1, out=self.grads)  # K P
-        norms = grads.norm(dim=1, keepdim=True)  # K 1
+        torch.cat([g.flatten(1) for g in grads], dim=1, out=self.grads)  # K P
+        return self.update(losses.detach(), numbers)
+
+    def _update(self, losses: Float[Tensor, "K"], numbers: Float[Tensor, "3"]) -> Float[Tensor, "K"]:
+        """Change the weights by what `self.grads` holds; the losses, NaN for who is not alive."""
+        grads, norms = self.grads, self.grads.norm(dim=1, keepdim=True)  # K P, K 1
         self.alive &= (losses[:, None] + norms).isfinite()
         grads.masked_fill_(~self.alive, 0.0)  # before the product: 0 times NaN is NaN
         if self.run.clip is not None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minilab.nn.transformer import RMSNorm, Transformer, TransformerConfig
+from minilab.nn.transformer import Block, RMSNorm, Transformer, TransformerConfig
 
 
 class StackedLinear(nn.Module):
@@ -69,6 +69,12 @@ class StackedEmbedding(nn.Module):
 STACKED = {nn.Linear: StackedLinear, RMSNorm: StackedRMSNorm, nn.Embedding: StackedEmbedding}
 
 
+def token_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], targets: Int[Tensor, "n"]
+               ) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats of one member's last states, computed in float32."""
+    return F.cross_entropy(F.linear(states, head).float(), targets)
+
+
 class Stack(nn.Module):
     """K decoders of one configuration. `stack` makes one of K models, `seeded` of K seeds.
 
@@ -90,6 +96,17 @@ class Stack(nn.Module):
                     if isinstance(child, kind):
                         setattr(module, name, stacked(K, child))
         self.to_empty(device=device)
+        self.plain_losses()
+
+    def compile_losses(self, *, backend: str = "inductor") -> None:
+        """From now on `losses` runs its parts through `torch.compile`: seconds for a shape, however many blocks."""
+        torch._dynamo.config.recompile_limit = 64  # shapes of all stacks of a process together; the default is 8
+        self._block = torch.compile(Block.forward, backend=backend, dynamic=False)
+        self._loss = torch.compile(token_loss, backend=backend, dynamic=False)
+
+    def plain_losses(self) -> None:
+        """Undo `compile_losses`."""
+        self._block, self._loss = Block.__call__, token_loss
 
     def forward(self, tokens: Int[Tensor, "K B T"]) -> Float[Tensor, "K B T V"]:
         """Logits of the next token after each of `tokens`, which each member has of its own."""
@@ -105,10 +122,10 @@ class Stack(nn.Module):
         cos, sin = net.rope_table()[:, : tokens.shape[1]]
         x = net.embed(tokens)  # KB T D
         for block in net.blocks:
-            x = block(x, cos, sin, None, True, None)
+            x = self._block(block, x, cos, sin, None, True, None)
         states = net.norm(x).reshape(self.K, -1, x.shape[-1])  # K BT D
         each = zip(states.unbind(), net.head.weight.unbind(), targets.unbind(), strict=True)
-        return torch.stack([F.cross_entropy(F.linear(state, head).float(), target) for state, head, target in each])
+        return torch.stack([self._loss(state, head, target) for state, head, target in each])
 
     @property
     def device(self) -> torch.device:

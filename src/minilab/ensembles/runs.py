@@ -17,8 +17,11 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from minilab.core.device import cache_dir, pick_device
 from minilab.core.files import replacing
@@ -173,6 +176,11 @@ def grouped(runs: Sequence[Run], most: int) -> Iterator[list[Run]]:
             yield group[start : start + most]
 
 
+def worth_compiling(device: torch.device | str, steps: int) -> bool:
+    """Whether a run is on a GPU with a compiler for it, and long enough to win back the time that compiling takes."""
+    return torch.device(device).type == "cuda" and find_spec("triton") is not None and steps >= 2000
+
+
 class _Group(NamedTuple):
     runs: tuple[Run, ...]
     device: str
@@ -186,7 +194,7 @@ def _train(group: _Group) -> None:
     checkpoint = group.folder / f"unfinished-{name}.safetensors"
     text = task.data.corpus()
     config = RunConfig(runs[0].epochs, task.batch, precision=task.precision, checkpoint=checkpoint,
-                       checkpoint_every=5000)
+                       checkpoint_every=5000, compile=worth_compiling(group.device, runs[0].epochs * task.steps))
     found = train_members(text.train.to(group.device), task.model, [run.hyper for run in runs], config)
     valid = validation_loss(found.model, text.valid).tolist()
     for k, run in enumerate(runs):
