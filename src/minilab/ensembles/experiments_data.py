@@ -4,13 +4,11 @@ import time
 from dataclasses import dataclass, replace
 
 from minilab.core.device import pick_device, with_threads
-from minilab.core.progress import progress
 from minilab.core.records import Record
-from minilab.ensembles.evaluate import k_curve
-from minilab.ensembles.experiments_members import ensemble, predicting
-from minilab.ensembles.experiments_size import of_fit, tuned
+from minilab.ensembles.experiments_members import joined
+from minilab.ensembles.experiments_size import of_fit, searched
 from minilab.ensembles.limits import data_efficiency, nested_limit
-from minilab.ensembles.recipes import Grid, Place, for_ensembles
+from minilab.ensembles.recipes import Grid, Place
 from minilab.ensembles.runs import parameters
 from minilab.ensembles.scaling import PowerLaw, fit_power_law
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
@@ -46,15 +44,11 @@ def data(preset: DataPreset) -> Record:
     """Three recipes at several token counts: their losses, their laws over data, and how much data they save."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
     N, rows = [parameters(model) for model in preset.study.models], {}
-    for tokens in progress(preset.tokens, desc="token counts", unit="count"):
-        study, curves = moved(preset.study, tokens), []
-        usual = [tuned(study, i, "standard", device) for i in range(len(N))]
-        heavy = [tuned(study, i, "regularized", device) for i in range(len(N))]
-        for i, single in enumerate(heavy):
-            place = for_ensembles(Place(single["epochs"], single["lr"], single["weight_decay"]))
-            task = study.task(i)
-            stack, _ = ensemble(study, task, place, preset.K, device)
-            curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), preset.K))
+    studies = [moved(preset.study, tokens) for tokens in preset.tokens]
+    found = searched(studies, ("standard", "regularized"), device)
+    for tokens, study, recipes in zip(preset.tokens, studies, found, strict=True):
+        usual, heavy = recipes["standard"], recipes["regularized"]
+        curves, _ = joined(study, heavy, preset.K, device)
         size_law = fit_power_law(N, [row["loss"] for row in heavy], alpha=1.0)
         nested = nested_limit(N, [c.mean for c in curves], member_alpha=1.0, size_alpha=1.0,
                               left_out=[c.left_out for c in curves])

@@ -1,6 +1,7 @@
 """Many models together: the loss against the number of members, against one larger model, and in both limits."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.ensembles.evaluate import KCurve, Predict, calibration, jackknife_error, k_curve, top_predictions
-from minilab.ensembles.experiments_size import of_fit, tuned
+from minilab.ensembles.experiments_size import of_fit, searched
 from minilab.ensembles.limits import nested_limit, two_member_limit
 from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import Place, for_ensembles, runs_at
@@ -45,6 +46,7 @@ def together(preset: MembersPreset) -> Record:
     """Loss against the number of members, at several places: averaged logits, averaged probabilities, and the limit."""
     started, device = time.perf_counter(), pick_device(preset.device)
     study, task, rows = preset.study, preset.study.task(preset.size), {}
+    study.carry(together_runs(preset), str(device), keep=True)  # all at once: they can share programs
     for place in progress(preset.places, desc="places", unit="place"):
         stack, row = ensemble(study, task, place, preset.K, str(device))
         valid = task.data.corpus().valid.to(device)
@@ -115,14 +117,10 @@ JOINT = {
 def joint(preset: JointPreset) -> Record:
     """Members without end of models without end: K-curves at each size by the paper's rule, and the limit of limits."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
-    study, rows, curves = preset.study, {}, []
-    for i, name in enumerate(progress(study.names, desc="sizes", unit="size")):
-        task = study.task(i)
-        single = tuned(study, i, "regularized", device)
-        place = for_ensembles(Place(single["epochs"], single["lr"], single["weight_decay"]))
-        stack, row = ensemble(study, task, place, preset.K, device)
-        curve = k_curve(predicting(stack), task.data.corpus().valid.to(device), preset.K)
-        curves.append(curve)
+    study, rows = preset.study, {}
+    singles = searched([study], ("regularized",), device)[0]["regularized"]
+    curves, alone = joined(study, singles, preset.K, device)
+    for name, single, row, curve in zip(study.names, singles, alone, curves, strict=True):
         rows[name] = {"single": single["loss"], **row, **of_curve(curve)}
     N = [parameters(model) for model in study.models]
     found = {law: nested_limit(N, [c.mean for c in curves], member_alpha=alpha, left_out=[c.left_out for c in curves])
@@ -131,3 +129,18 @@ def joint(preset: JointPreset) -> Record:
         "tokens": study.data.tokens, "parameters": N, "sizes": rows, "limits": {
             law: {"C": [fit.law.E for fit in nested.members], "standard_error": nested.standard_error,
                   **of_fit(nested.sizes)} for law, nested in found.items()}})
+
+
+def joined(study: Study, singles: Sequence[dict], K: int, device: str) -> tuple[list[KCurve], list[dict]]:
+    """By the paper's rule, from the best single model of each size: the K-curve there, and what members come to alone.
+    """
+    places = [for_ensembles(Place(row["epochs"], row["lr"], row["weight_decay"])) for row in singles]
+    tasks = [study.task(i) for i in range(len(places))]
+    runs = [run for task, place in zip(tasks, places, strict=True) for run in runs_at(task, place, range(K))]
+    study.carry(runs, device, keep=True)  # all at once: they can share programs
+    curves, rows = [], []
+    for task, place in zip(tasks, progress(places, desc="ensembles", unit="size"), strict=True):
+        stack, row = ensemble(study, task, place, K, device)
+        curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), K))
+        rows.append(row)
+    return curves, rows

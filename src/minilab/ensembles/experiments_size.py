@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from minilab.core.device import pick_device, with_threads
-from minilab.core.progress import progress
+from minilab.core.parallel import parallel_map
 from minilab.core.records import Record
 from minilab.ensembles.recipes import Grid, Place, runs_at, standard
 from minilab.ensembles.runs import Run, parameters
@@ -83,7 +85,8 @@ def decay(preset: DecayPreset) -> Record:
     """Validation loss against weight decay at each size, with epochs and learning rate held: where it is least."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
     rows, study = {}, preset.study
-    for i, name in enumerate(progress(study.names, desc="sizes", unit="size")):
+    study.carry(decay_runs(preset), device)  # all at once: they can share programs
+    for i, name in enumerate(study.names):
         task, places, n = study.task(i), _decay_places(preset, i), len(preset.seeds)
         outcomes = study.carry(runs_of(task, places, preset.seeds), device)
         rows[name] = {f"{place.weight_decay:g}": told(task, place, outcomes[k * n : (k + 1) * n])
@@ -124,20 +127,41 @@ def sizes(preset: SizesPreset) -> Record:
     """Both recipes tuned at each size until no neighbor is better, and the law over sizes with its asymptote."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
     study, N = preset.study, [parameters(model) for model in preset.study.models]
-    recipes = {}
-    for recipe in preset.recipes:
-        rows = [tuned(study, i, recipe, device) for i in range(len(N))]
-        recipes[recipe] = {"sizes": dict(zip(study.names, rows, strict=True)),
-                           "law": law(N, [row["losses"] for row in rows], draws=preset.draws, seed=preset.seed)}
+    recipes = {recipe: {"sizes": dict(zip(study.names, rows, strict=True)),
+                        "law": law(N, [row["losses"] for row in rows], draws=preset.draws, seed=preset.seed)}
+               for recipe, rows in searched([study], preset.recipes, device)[0].items()}
     return Record.new(experiment="ensembles/sizes", preset=preset, started=started, results={
         "tokens": study.data.tokens, "parameters": N, "recipes": recipes})
 
 
-def tuned(study: Study, size: int, recipe: str, device: str) -> dict:
+def searched(studies: Sequence[Study], recipes: Sequence[str], device: str) -> list[dict[str, list[dict]]]:
+    """For each study and recipe where the search ends at each size, the searches side by side; all study alike."""
+    jobs = [_Search(study, size, recipe, device)
+            for study in studies for recipe in recipes for size in range(len(study.models))]
+    longest = sorted(range(len(jobs)), key=lambda j: -jobs[j].flops)  # first, or it would end alone
+    rows = dict(zip(longest, parallel_map(_tuned, [jobs[j] for j in longest], workers=studies[0].workers), strict=True))
+    ordered = iter(rows[j] for j in range(len(jobs)))
+    return [{recipe: [next(ordered) for _ in study.models] for recipe in recipes} for study in studies]
+
+
+class _Search(NamedTuple):
+    study: Study
+    size: int
+    recipe: str
+    device: str
+
+    @property
+    def flops(self) -> float:
+        """Of its first run: a measure of how long it takes."""
+        return runs_at(self.study.task(self.size), _begun(self.study, self.size, self.recipe)[0], (0,))[0].flops
+
+
+def _tuned(job: _Search) -> dict:
     """Where the search of a recipe ends at one size, and what several seeds come to there."""
-    task, (start, grid) = study.task(size), _begun(study, size, recipe)
-    found = search(task, start, grid, seeds=study.seeds[:1], carry=lambda runs: study.carry(runs, device))
-    outcomes = study.carry(runs_at(task, found.place, study.seeds), device)
+    study, (start, grid) = replace(job.study, workers=1), _begun(job.study, job.size, job.recipe)
+    task = study.task(job.size)
+    found = search(task, start, grid, seeds=study.seeds[:1], carry=lambda runs: study.carry(runs, job.device))
+    outcomes = study.carry(runs_at(task, found.place, study.seeds), job.device)
     return told(task, found.place, outcomes) | {"certified": found.certified, "at_edge": list(found.at_edge),
                                                "tried": [asdict(place) | {"loss": None if math.isnan(loss) else loss}
                                                          for place, loss in found.tried.items()]}

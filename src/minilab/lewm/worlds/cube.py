@@ -79,7 +79,7 @@ class Cube:
         if not (action.isfinite().all() and state.isfinite().all()):
             raise ValueError("a state or an action is NaN or infinite: look at what the policy was given")
         now, act = (x.detach().cpu().double().numpy() for x in (state, action.clamp(-1, 1)))
-        batch = Batch(_model(), len(now), 1)
+        batch = Batch(_model(), len(now), torch.get_num_threads())
         qpos, ctrl = map(batch.bind, ("qpos", "ctrl"))
         qpos[:, :3], qpos[:, 3:5], qpos[:, 5:8], qpos[:, 8:] = (
             now[:, :3], now[:, 3:4] / 2, now[:, 4:7], _quaternion(now[:, 7:]))

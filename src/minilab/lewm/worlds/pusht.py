@@ -75,7 +75,7 @@ class PushT:
         target = state[:, :2] + REACH * action.clamp(-1, 1)
         if not (target.isfinite().all() and state.isfinite().all()):
             raise ValueError("a state or an action is NaN or infinite: look at what the policy was given")
-        now, batch = state.detach().cpu().double().numpy(), Batch(_model(), len(state), 1)
+        now, batch = state.detach().cpu().double().numpy(), Batch(_model(), len(state), torch.get_num_threads())
         qpos, qvel, ctrl = map(batch.bind, ("qpos", "qvel", "ctrl"))
         qpos[:, :2], qpos[:, 2:4], qpos[:, 4] = now[:, :2], now[:, 2:4] + _lever(now[:, 4]), now[:, 4]
         qvel[:, :2], ctrl[:] = now[:, 5:], target.detach().cpu().numpy()
