@@ -10,6 +10,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS, Trained
+from minilab.lewm.experiments_plan import SUCCESS
 from minilab.lewm.learn import diagnose
 from minilab.lewm.probes import gather, probe
 from minilab.lewm.sigreg import carried_over
@@ -105,6 +106,9 @@ class KnobsPreset:
     latent: tuple[int, ...] = (4, 8, 16, 64)
     history: tuple[int, ...] = (1,)
     heads: tuple[str, ...] = ("layer", "none")
+    patch: tuple[int, ...] = ()  # pixels along the side of a vision transformer's patch
+    steps: tuple[int, ...] = ()  # of training
+    frames: int = 4000  # that the probes read
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -112,15 +116,21 @@ class KnobsPreset:
 
 KNOBS = {
     "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,),
-                       latent=(8,), history=(1,), heads=("none",), device="cpu"),
+                       latent=(8,), history=(1,), heads=("none",), steps=(10,), frames=400, device="cpu"),
     "two-cores": KnobsPreset("two-cores", rooms(tasks=100), lam=(0.001, 0.01, 0.03, 0.3, 1.0, 3.0), device="cpu"),
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
+    # What it takes to see the block's angle.
+    "gpu-pusht": KnobsPreset(
+        "gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], seeds=(0,)), lam=(0.03, 0.3, 1.0), batch=(),
+        directions=(), latent=(64, 192, 384), history=(), heads=("none",), patch=(4,), steps=(10_000, 20_000),
+        threads=4, device="cuda"),
 }
 
 
 @with_threads
 def knobs(preset: KnobsPreset) -> Record:
-    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, norm of the heads."""
+    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, norm of the heads, size
+    of patches, steps. For each: what it learned, what a small network reads off its latent, and goals reached."""
     started, device = time.perf_counter(), pick_device(preset.device)
     rows: dict[str, dict] = {}
     for knob, label, setting in turned(preset):
@@ -132,8 +142,12 @@ def knobs(preset: KnobsPreset) -> Record:
         paths = ground.clips_of(ground.unseen, 8).draw(256, ground.generator(4)).frames
         with torch.no_grad():
             straight = [float(straightness(t.model.encode(paths))) for t in trained]
+        read = [probe(gather(t.model, ground.held_out, preset.frames, ground.generator(4)), ground.generator(5))
+                for t in trained]
         rows.setdefault(knob, {})[label] = {**{part: _mean([f[part] for f in found]) for part in found[0]},
-                                            "straightness": _mean(straight), "success": share(ok)}
+                                            "straightness": _mean(straight), "success": share(ok),
+                                            "read": {quantity: _mean([found[quantity].mlp.mse for found in read])
+                                                     for quantity in read[0]}}
     return Record.new(experiment="lewm/knobs", preset=preset, results={"knobs": rows}, started=started)
 
 
@@ -153,5 +167,9 @@ def turned(preset: KnobsPreset) -> Iterator[tuple[str, str, Setting]]:
         yield "latent", str(latent), with_model(usual, latent=latent)
     for history in sorted({*preset.history, m.history}):
         yield "history", str(history), with_model(usual, history=history)
+    for patch in sorted({*preset.patch, m.vision.patch} if preset.patch else ()):
+        yield "patch", str(patch), with_model(usual, vision=replace(m.vision, patch=patch))
+    for steps in sorted({*preset.steps, c.steps} if preset.steps else ()):
+        yield "steps", str(steps), with_learning(usual, steps=steps)
     for heads in (m.head_norm, *preset.heads):
         yield "heads", heads, with_model(usual, head_norm=heads)
