@@ -85,13 +85,13 @@ def test_a_model_that_has_learned_nothing_answers_a_quarter_of_the_questions_wit
             assert low <= 0.25 <= high
 
 
-@pytest.mark.parametrize("study", [LAPTOP, CARD])
-def test_studies_are_of_the_sizes_that_the_paper_compares(study):
+@pytest.mark.parametrize(("study", "span"), [(LAPTOP, 10), (CARD, 20)])
+def test_studies_are_of_the_sizes_that_the_paper_compares(study, span):
     from minilab.ensembles.runs import parameters
 
     N = [parameters(model) for model in study.models]
-    assert len(N) == 4 and N[-1] / N[0] > 9 and study.task(0).steps >= 100
-    assert 0.5 < N[0] / study.data.tokens < 2 and N[-1] / study.data.tokens > 6.5  # the paper's: 0.75 and 7
+    assert len(N) == 4 and N[-1] / N[0] > span and study.task(0).steps >= 100
+    assert 0.3 < N[0] / study.data.tokens < 2 and N[-1] / study.data.tokens > 7  # the paper's: 0.75 and 7
 
 
 def test_places_moved_to_more_tokens_keep_their_time_scale():

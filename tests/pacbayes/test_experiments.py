@@ -101,6 +101,25 @@ def test_a_language_model_of_another_seed_is_another_file():
     assert one == found["rows"]["width 32"]["foreseen"]["value"] != other
 
 
+def test_the_rows_of_one_text_with_a_file_and_without_add_up():
+    found = run("prequential")
+    file, some, every = (found["rows"][name] for name in
+                         ("a file", "as it goes, the same numbers", "as it goes, all weights"))
+    assert found["documents"] == 3 and found["tokens"] <= 3 * 2 * 64
+    assert file["all_bits"] == pytest.approx(file["bits"] + file["loss"] * found["tokens"], rel=1e-5)
+    assert file["numbers"] == some["numbers"] == 100 < every["numbers"]
+    for row in (some, every):
+        assert row["bits"] == 0 and row["all_bits"] == pytest.approx(row["loss"] * found["tokens"], rel=1e-5)
+        assert row["learned_bits"] == pytest.approx(row["all_bits"] - row["final_loss"] * found["tokens"], rel=1e-3)
+        assert len(row["curve"]) == 4 and min(row["curve"]) <= row["loss"] <= max(row["curve"])
+        nats = math.log(TRIED) + math.log(8)
+        tokens = row["tokens"]
+        span = math.log(1 + (1 - tokens["alpha"]) * tokens["V"] / tokens["alpha"])
+        price = span * math.sqrt((nats - math.log(0.05)) / (2 * found["tokens"]))
+        assert tokens["value"] == pytest.approx(tokens["loss"] + price / math.log(2), rel=1e-4)
+        assert row["final_as_a_message"]["value"] > row["documents"]["value"] > tokens["value"]
+
+
 def test_rank_correlation_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     x, y = torch.tensor([1.0, 1, 2, 3, 3, 5]), torch.tensor([2.0, 1, 4, 3, 3, 7])

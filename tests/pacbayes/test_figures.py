@@ -94,3 +94,12 @@ def test_phenomena_are_drawn_from_their_record():
     assert abs(peak.get_xdata()[np.argmax(peak.get_ydata())] - 200) <= 5
     for draw in (figures_phenomena.selection, figures_phenomena.flat, figures_phenomena.modes):
         assert all(len(line.get_ydata()) > 1 for ax in draw(found).axes for line in ax.lines)
+
+
+def test_what_a_token_costs_as_a_text_goes_on_is_drawn_beside_the_file_that_does_not_learn():
+    learner = {"curve": [11.0, 9.0, 8.0, 8.5], "final_loss": 7.5, "bits": 0, "loss": 9.1}
+    rows = {"a file": {"loss": 10.2, "bits": 3168}, "as it goes": learner, "all": {**learner, "final_loss": 7}}
+    ax = figures.prequential(record({"rows": rows, "tokens": 8000, "guess": 12.0})).axes[0]
+    steps = [patch.get_data() for patch in ax.patches]
+    assert all(list(step.values) == learner["curve"] and list(step.edges) == [0, 2, 4, 6, 8] for step in steps)
+    assert len(steps) == 2 and sorted(line.get_ydata()[0] for line in ax.lines) == [7, 7.5, 10.2, 12]

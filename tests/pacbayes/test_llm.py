@@ -10,7 +10,6 @@ from torch.func import functional_call
 
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.pacbayes.bounds import nats_of
-from minilab.pacbayes.coding import adaptive_bits, entropy_bits
 from minilab.pacbayes.compress import TRIED, Recipe, rebuild
 from minilab.pacbayes.llm import (
     ALPHAS,
@@ -20,7 +19,6 @@ from minilab.pacbayes.llm import (
     drawn_documents,
     foreseen_bound,
     learn,
-    prequential_bits,
     score,
     token_bound,
     windows,
@@ -271,6 +269,16 @@ def test_a_file_certifies_more_than_guessing_and_no_less_than_the_risk(chain):
     assert found.tokens == token_bound(scored, nats, DELTA) and found.documents == document_bound(scored, nats, DELTA)
 
 
+def test_scoring_without_alpha_says_the_same_of_each_token_and_foresees_nothing():
+    text, model = windows(stream([[1, 2, 3], [4, 5]]), 2), base()
+    whole, bare = score(model, text), score(model, text, alpha=None)
+    assert torch.equal(bare.log_p, whole.log_p) and torch.equal(bare.document, whole.document)
+    assert token_bound(bare, 3.0, DELTA) == token_bound(whole, 3.0, DELTA)
+    assert bare.foreseen is None and whole.foreseen is not None
+    with pytest.raises(ValueError, match="give `score` an alpha"):
+        foreseen_bound(bare, 3.0, DELTA)
+
+
 def test_a_text_of_random_tokens_leaves_nothing_to_certify():
     ids = torch.cat((tokens(1, seed=1) * 0, tokens(6000, seed=2), torch.zeros(1, dtype=torch.long)))
     text = windows(ids, 32)
@@ -285,26 +293,3 @@ def test_recipes_for_other_losses_and_for_networks_that_no_message_names_are_ref
         learn(text, V, RECIPE, networks=(corrected(CONFIG),))
     with pytest.raises(ValueError, match="power=0"):
         learn(text, V, replace(RECIPE, power=0.5), networks=(NETWORK,))
-
-
-# Without a message.
-
-
-def test_the_area_above_the_final_loss_is_what_was_learned():
-    assert prequential_bits([3.0, 2.0, 1.0], 10, 0.5) == pytest.approx((25 + 15 + 5) / math.log(2))
-    assert prequential_bits([0.7] * 5, 100, 0.7) == pytest.approx(0.0)
-    with pytest.raises(ValueError, match="a loss a step"):
-        prequential_bits([], 10, 0.5)
-
-
-def test_a_coin_of_unknown_bias_costs_what_an_adaptive_coder_pays_beyond_its_entropy():
-    """Learning in one pass is to count. About ½ log2 n bits: the precision to which n tosses fix one number."""
-    tosses = (torch.rand(1000, generator=generator()) < 0.3).long().tolist()
-    counts, losses = [0, 0], []
-    for x in tosses:
-        losses.append(-math.log((counts[x] + 0.5) / (sum(counts) + 1)))
-        counts[x] += 1
-    final = -sum(n / 1000 * math.log(n / 1000) for n in counts)
-    found = prequential_bits(losses, 1, final)
-    assert found == pytest.approx(adaptive_bits(counts) - entropy_bits(counts))
-    assert found == pytest.approx(0.5 * math.log2(1000), abs=1)

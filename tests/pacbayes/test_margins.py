@@ -127,6 +127,19 @@ def test_the_average_is_no_smaller_than_that_of_one_linear_unit():
     assert rademacher(r, n) > 2 * exact
 
 
+def test_the_average_has_the_constants_that_others_give_for_the_papers_lemma_a8():
+    """As Graf et al. (2022) compute it: 4/n + 9 ln n / √n √ln(2 entries) (Σ C_i^(2/3))^(3/2), with
+    C_i = (4 / gamma) (|X| / √n) s_1 ... s_L b_i / s_i. The first term is not ours, and far too small to matter."""
+    n, inputs, gamma, side = 3000, 80.0, 0.7, 30
+    spectral, moved = [1.5, 0.8, 2.0], [3.0, 4.0, 0.5]
+    scale = 4 / gamma * inputs / math.sqrt(n) * math.prod(spectral)
+    parts = [scale * b / s for s, b in zip(spectral, moved, strict=True)]
+    theirs = 9 * math.log(n) / math.sqrt(n) * math.sqrt(math.log(2 * side**2)) * sum(c ** (2 / 3) for c in parts) ** 1.5
+    r = complexity([Layer(s, b, side) for s, b in zip(spectral, moved, strict=True)], inputs=inputs, gamma=gamma)
+    assert rademacher(r, n) - 4 / n**1.5 == pytest.approx(theirs)
+    assert rademacher(r, n) <= 4 / n + theirs
+
+
 def test_a_network_that_did_not_move_pays_for_its_margin_and_its_chance_alone():
     network, _ = networks()
     x, y = examples(50_000)

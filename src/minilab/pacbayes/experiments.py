@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "structure": Experiment(experiments_compare.structure, experiments_compare.STRUCTURE),
     "choose": Experiment(experiments_compare.choose, experiments_compare.CHOOSE),
     "language": Experiment(experiments_language.language, experiments_language.LANGUAGE),
+    "prequential": Experiment(experiments_language.prequential, experiments_language.PREQUENTIAL),
     "phenomena": Experiment(experiments_phenomena.phenomena, experiments_phenomena.PHENOMENA),
     "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
 }

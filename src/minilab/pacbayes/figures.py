@@ -118,6 +118,22 @@ def coverage(record: Record) -> Figure:
     return _with_legend(fig, ax)
 
 
+def prequential(record: Record) -> Figure:
+    """What a token costs as a text goes on, to models that learn along; the file's model stays as it is."""
+    rows, tokens, guess = (record.results[part] for part in ("rows", "tokens", "guess"))
+    fig, ax = figure(height=3.4)
+    for (name, row), color in zip(reversed(rows.items()), (PALETTE.blue, PALETTE.green, PALETTE.orange), strict=True):
+        if curve := row.get("curve"):
+            edges = np.linspace(0, tokens / 1000, len(curve) + 1)
+            ax.stairs(curve, edges, baseline=None, color=color, linewidth=1.5, label=name)
+            ax.axhline(row["final_loss"], color=color, linewidth=1, linestyle="--", label=f"{name}: when it is done")
+        else:
+            ax.axhline(row["loss"], color=color, linewidth=1.5, label=f"{name} of {row['bits']:,} bits")
+    ax.axhline(guess, color=INK, linewidth=1, linestyle=":", label="guessing")
+    ax.set(xlabel="tokens read (thousands)", ylabel="bits a token")
+    return _with_legend(fig, ax)
+
+
 def _by_number(rows: Mapping[str, Mapping]) -> dict[str, Mapping]:
     """In the order of the numbers that name them: a file sorts them as words."""
     return dict(sorted(rows.items(), key=lambda row: float(row[0])))

@@ -25,8 +25,14 @@ Notable:
 - r is a product of norms where Occam's bound has a length in bits, and it is far above 1 at the sizes of this book: the
   bound says more than 1, and is not cut off there. The paper's claim is that it grows and shrinks as the excess risk
   does, not that it is small.
-- The theorem of covers is the paper's. The constants behind it follow from its parts in the lines above, and the union
-  over a grid is ours.
+- What is whose. In the paper's main text we read the norms (its equation 1.2), theorem 3.3 with the constants above,
+  and R <= ... + 2 Rad + ... (lemma 3.1; its last root has ln 1/delta, ours what textbooks have, which is more). Theorem
+  1.1 hides its constants behind an O. Those of Rad are worked out here, from Dudley's integral with its usual 4 and 12.
+  The appendix, which has the paper's own, we could not read; code that Graf et al. (2022) have published for its lemma
+  A.8 has the same (18 ln n / n) r, and 4 / n in the place of 4 / n^(3/2). The columns for biases, and the union over a
+  grid, are ours.
+- Covers are of a whole number of terms, and theorem 3.3, as printed, does not round it up. To do so would make C larger
+  by √2 at most.
 
 Shapes: L layers, N examples, C classes; O x I a layer.
 """
