@@ -105,6 +105,22 @@ def test_tasks_lie_a_stretch_apart_in_one_held_out_episode():
     assert set(zip(map(tuple, start.tolist()), map(tuple, goal.tolist()), strict=True)) <= pairs
 
 
+def test_a_swift_setting_trains_the_same_and_plans_in_16_bits():
+    usual, swift = Ground(TINY, "cpu"), Ground(replace(TINY, swift=True), "cpu")
+    trained = usual.trained("sigreg", 0)
+    for mine, other in zip(trained.model.parameters(), swift.trained("sigreg", 0).model.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    agents = [ground.agent(trained, 0) for ground in (usual, swift)]
+    assert [type(agent.model).__name__ for agent in agents] == ["LeWM", "Swift"]
+    assert next(agents[1].model.model.predictor.parameters()).dtype == torch.bfloat16
+    z = torch.randn(1, 1, TINY.config.latent).expand(64, -1, -1)
+    blocks = torch.randn(64, 5, TINY.config.actions)
+    far, near = (agent.model.imagine(z, blocks) for agent in agents)
+    assert 0 < (far - near).square().mean().sqrt() < 0.05 * far.std()
+    start, goal = usual.tasks(2, 0)
+    assert swift.reached(agents[1], 0, tasks=(start, goal), budget=5).shape == (2,)
+
+
 def test_share_has_the_interval_of_wilson():
     # By hand: p = 0.9, n = 10, z = 1.959964.
     found = share([torch.tensor([True] * 4 + [False]), torch.ones(5, dtype=torch.bool)])

@@ -26,10 +26,11 @@ from minilab.lewm.baselines.arms import ARMS, Trained, train_arm
 from minilab.lewm.collect import Recipe, collect, dataset_path
 from minilab.lewm.data import Clips, Trajectories
 from minilab.lewm.learn import Diagnostics, History, LearnConfig, Moment, small
-from minilab.lewm.model import LeWMConfig, cpu
+from minilab.lewm.model import LeWM, LeWMConfig, cpu
 from minilab.lewm.planner import PlanConfig
 from minilab.lewm.planner import small as small_plan
-from minilab.lewm.rollout import Agent, attempt
+from minilab.lewm.rollout import Agent, Planner, attempt
+from minilab.lewm.swift import Swift
 from minilab.lewm.worlds import World, world_named
 
 
@@ -49,6 +50,7 @@ class Setting:
     budget: int = 50  # steps allowed
     workers: int = 1  # processes that make the data
     drawn: bool = False  # each picture once, and kept: for a device with a few gigabytes to spare
+    swift: bool = False  # plan in 16 bits
 
     @property
     def world(self) -> World:
@@ -104,6 +106,10 @@ class Ground:
         return dataclasses.replace(found, history=_whole(found.history, folder / "moments.json"))
 
     def agent(self, trained: Trained, seed: int, plan: PlanConfig | None = None) -> Agent:
+        if self.setting.swift and isinstance(trained.model, LeWM):
+            # Planners draw fewer candidates as they go on, which would be a compilation each.
+            quick = Swift(trained.model, compile=self.device.type == "cuda", dynamic=True)
+            return Planner(quick, plan or self.setting.plan, self.seen.scale, self.generator(seed))
         return trained.agent(self.seen.scale, plan or self.setting.plan, self.generator(seed))
 
     def reached(self, agent: Agent, seed: int, *, tasks: tuple[Tensor, Tensor] | None = None,

@@ -23,21 +23,23 @@ from minilab.nn.adaln import AdaLNBlock
 from minilab.nn.vision import ViTBlock
 
 
-def by_blocks(model: nn.Module, *, backend: str = "inductor") -> nn.Module:
+def by_blocks(model: nn.Module, *, backend: str = "inductor", dynamic: bool = False) -> nn.Module:
     """Compile the transformer blocks of a model, in place, when they first run: seconds for each kind and shape.
 
-    A model that meets more than eight shapes runs the others as it did before.
+    A model that meets more than eight shapes runs the others as it did before; with `dynamic` one compilation serves
+    any number of rows.
     """
     for module in model.modules():
         if isinstance(module, AdaLNBlock | MaskedBlock | ViTBlock):
-            module.compile(backend=backend, dynamic=False)
+            module.compile(backend=backend, dynamic=dynamic)
     return model
 
 
 class Swift(nn.Module):
     """A copy of a model to plan with, whose predictor computes in 16 bits; what goes in and comes out stays in 32."""
 
-    def __init__(self, model: LeWM, *, compile: bool = True, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, model: LeWM, *, compile: bool = True, dynamic: bool = False,
+                 dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self.config, self.dtype = model.config, dtype
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -48,7 +50,7 @@ class Swift(nn.Module):
             if not name.startswith(("encoder.", "projector.")):
                 parameter.data = parameter.data.to(dtype)
         if compile:
-            by_blocks(self.model)
+            by_blocks(self.model, dynamic=dynamic)
         self.eval()
 
     def encode(self, frames: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T D"]:
