@@ -99,7 +99,7 @@ class PrequentialPreset:
     length: int = 64  # tokens of a window
     recipe: Recipe = LANGUAGE["two-cores"].recipe  # of the file; lr and batch also as it goes
     lr: float = 3e-3  # where all weights learn
-    batch: int = 8
+    batch: int = 2
     points: int = 64  # of the curve of losses
     delta: float = 0.05
     seed: int = 0

@@ -119,18 +119,21 @@ def coverage(record: Record) -> Figure:
 
 
 def prequential(record: Record) -> Figure:
-    """What a token costs as a text goes on, to models that learn along; the file's model stays as it is."""
+    """What a token costs as a text goes on, to models that learn along; the file's model stays as it is.
+
+    Dashed: what the model at the end loses on the whole text.
+    """
     rows, tokens, guess = (record.results[part] for part in ("rows", "tokens", "guess"))
     fig, ax = figure(height=3.4)
     for (name, row), color in zip(reversed(rows.items()), (PALETTE.blue, PALETTE.green, PALETTE.orange), strict=True):
         if curve := row.get("curve"):
             edges = np.linspace(0, tokens / 1000, len(curve) + 1)
             ax.stairs(curve, edges, baseline=None, color=color, linewidth=1.5, label=name)
-            ax.axhline(row["final_loss"], color=color, linewidth=1, linestyle="--", label=f"{name}: when it is done")
+            ax.axhline(row["final_loss"], color=color, linewidth=1, linestyle="--")
         else:
             ax.axhline(row["loss"], color=color, linewidth=1.5, label=f"{name} of {row['bits']:,} bits")
     ax.axhline(guess, color=INK, linewidth=1, linestyle=":", label="guessing")
-    ax.set(xlabel="tokens read (thousands)", ylabel="bits a token")
+    ax.set(xlabel="tokens read (thousands)", ylabel="bits a token", ylim=(None, guess + 0.3))
     return _with_legend(fig, ax)
 
 
