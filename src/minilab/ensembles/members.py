@@ -291,9 +291,8 @@ class _State:
         grads.masked_fill_(~self.alive, 0.0)  # before the product: 0 times NaN is NaN
         if self.run.clip is not None:
             grads.mul_((self.run.clip / (norms + 1e-6)).clamp(max=1.0).nan_to_num())
-        lr = torch.where(self.alive, self.lr * numbers[0], 0.0)
-        adamw(self.weights, grads, self.m, self.v, lr=lr, decay=self.decay, decayed=self.decayed, unbias=numbers[1:],
-              betas=self.run.betas)
+        adamw(self.weights, grads, self.m, self.v, lr=torch.where(self.alive, self.lr * numbers[0], 0.0),
+              decay=self.decay, decayed=self.decayed, unbias=numbers[1:], betas=self.run.betas)
         return losses.masked_fill(~self.alive[:, 0], math.nan)
 
     def record(self) -> None:
