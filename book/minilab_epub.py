@@ -4,6 +4,7 @@
   they stay.
 - Mathematics is MathML, so that no page needs a script or the network.
 - The style sheets that figures carry are put into one, and no file comes along that no page asks for.
+- It begins with a cover, which `minilab_cover` draws and readers show on their shelves.
 """
 
 import re
@@ -11,6 +12,7 @@ from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import minilab_cover
 from docutils import nodes
 from sphinx.builders.epub3 import Epub3Builder
 
@@ -23,6 +25,15 @@ ATTRIBUTE = re.compile(r"""([\w:.-]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s"'>]+))?""")
 QUOTED = re.compile(r"""^(["'])(.*)\1$""", re.DOTALL)
 NAMESPACES = {"svg": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 SHEET = "minilab-epub.css"  # the one style sheet that a page keeps
+COVER, COVER_PAGE = "cover.png", "cover.xhtml"
+COVER_TEXT = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE html>
+<html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" lang="{language}"
+ xml:lang="{language}">
+<head><title>{title}</title><link rel="stylesheet" href="_static/{sheet}" type="text/css" /></head>
+<body epub:type="cover"><img src="{cover}" alt="{words}" role="doc-cover"
+ style="display:block;margin:0 auto;max-height:98vh" /></body></html>
+"""
 
 
 class StillPage(HTMLParser):
@@ -118,11 +129,12 @@ class BookEpub(Epub3Builder):
         config.epub_title = config.html_title
         config.epub_identifier = config.html_theme_options["repository_url"]
         config.html_extra_path = []  # MathJax
+        config.epub_cover = (COVER, "")  # the page for it is our own
         super().init()
 
     def get_toc(self) -> None:
         """The pages in the sidebar's order with their sections: Sphinx leaves out what stands in hidden lists."""
-        self.refnodes = []
+        self.refnodes = [{"level": 1, "refuri": COVER_PAGE, "text": "Cover"}]
         for name in reading_order(self.env):
             page = name + self.out_suffix
             self._list(1, page, self.env.titles[name])
@@ -140,6 +152,7 @@ class BookEpub(Epub3Builder):
 
     def build_content(self) -> None:
         out = Path(self.outdir)
+        self._cover(out)
         pages = sorted(out.rglob("*.xhtml"))
         sheets: dict[str, None] = {}  # in order, each once
         for page in pages:
@@ -155,6 +168,15 @@ class BookEpub(Epub3Builder):
         super().build_content()
         self._declare(out / "content.opf", out)
 
+    def _cover(self, out: Path) -> None:
+        """The cover and its page, as the first of the pages."""
+        title, subtitle = self.config.epub_title, self.config.epub_description
+        (out / COVER).write_bytes(minilab_cover.cover(title, subtitle, self.config.author))
+        told = {"title": title, "words": minilab_cover.words(title, subtitle), "cover": COVER, "sheet": SHEET,
+                "language": self.config.epub_language or "en"}  # fmt: skip
+        page = COVER_TEXT.format(**{name: escape(text) for name, text in told.items()})
+        (out / COVER_PAGE).write_text(page, encoding="utf-8")
+
     def _drop_unused(self, out: Path, pages: list[Path]) -> None:
         asked = set()
         for page in pages:
@@ -165,7 +187,7 @@ class BookEpub(Epub3Builder):
                 file.unlink()
 
     def _declare(self, package: Path, out: Path) -> None:
-        """Name in the package which pages hold MathML or SVG, as EPUB 3 asks and Sphinx does not."""
+        """Name in the package the cover, and which pages hold MathML or SVG, as EPUB 3 asks and Sphinx does not."""
 
         def declared(item: re.Match) -> str:
             text = (out / item[1]).read_text(encoding="utf-8")
@@ -174,6 +196,8 @@ class BookEpub(Epub3Builder):
 
         text = package.read_text(encoding="utf-8")
         text = re.sub(r'<item id="epub-\d+" href="([^"]+\.xhtml)"[^>]*/>', declared, text)
+        image = rf'(<item id="[^"]+" href="{re.escape(COVER)}" media-type="image/png") */>'
+        text = re.sub(image, r'\1 properties="cover-image" />', text)
         package.write_text(text, encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from minilab import grading
+from minilab.grading import lab as grading_lab
 from minilab.grading import student
 
 nbformat = pytest.importorskip("nbformat")
@@ -178,6 +179,17 @@ def check_points(lab: Lab, points: dict[str, int]) -> None:
     assert {name: len(tests) for name, tests in lab.tests.items()} == points
     for name, tests in lab.tests.items():
         assert {hidden for _, hidden in tests.values()} == {True, False}, name
+
+
+def check_times(path: Path) -> None:
+    """Assert that each question of a lab says time, difficulty and importance in words and, alike, in its metadata."""
+    text = path.read_text(encoding="utf-8")
+    for question in grading_lab.Lab(path).questions.values():
+        assert question.minutes > 0 and {question.difficulty, question.importance} <= {1, 2, 3}, question.name
+        dots = ["●" * n + "○" * (3 - n) for n in (question.difficulty, question.importance)]
+        line = f"Difficulty {dots[0]} · importance {dots[1]} · {question.minutes} minutes"
+        heading = f'"## {question.title}\\n",\n    "\\n",\n    "{line}'
+        assert heading in text, (path.name, heading)
 
 
 def check_solution_and_stub(lab: Lab, solved: dict, question: str) -> None:

@@ -391,6 +391,18 @@ def test_doctor_knows_a_containers_memory_and_the_disk(monkeypatch, tmp_path):
     assert "memory 0.5 GiB" in doctor._system()[2]
 
 
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [("", "ok: submissions are judged in Linux namespaces"),
+     ("Darwin has no namespaces", "Darwin has no namespaces; for instructors only: grade on a Linux machine")],
+)  # fmt: skip
+def test_doctor_says_whether_submissions_can_be_judged_here(machine, capsys, monkeypatch, why, said):
+    monkeypatch.setattr("minilab.grading.jail.possible", lambda: why)
+    assert cli.main(["doctor"]) == 0, "who reads or learns needs none of it"
+    section = capsys.readouterr().out.split("\ngrading\n")[1].splitlines()
+    assert len(section) == 1 and said in section[0] and ("--no-walls" in section[0]) == bool(why)
+
+
 def test_doctor_does_not_tell_the_name_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "ann")
     assert doctor._tilde(tmp_path / "ann" / ".cache" / "minilab") == "~/.cache/minilab"

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from instructor import check_times
 
 from minilab import cli, new_chapter
+from minilab.grading import variants
+from minilab.grading.plumbing import read_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHES = {".git", ".venv", "_build", "build", "dist", "__pycache__", ".pytest_cache", ".ruff_cache"}
@@ -94,6 +97,22 @@ def test_no_word_of_the_template_is_left(clone, monkeypatch):
     assert [found for text in texts for found in re.findall(r"CHAPTER_[A-Z]+|REPOSITORY_URL", text)] == []
     methods = re.search(r"^METHODS = (.*)$", (clone / "src/minilab/cli.py").read_text(), re.MULTILINE)[1]
     assert eval(methods) == (*cli.METHODS, "few_bits")
+
+
+def test_the_new_labs_questions_have_marks_as_those_of_the_others(tmp_path):
+    words = {"CHAPTER_NAME": "few_bits", "CHAPTER_TITLE": "Fewer bits", "CHAPTER_FILE": "06-few-bits",
+             "CHAPTER_N": "6", "REPOSITORY_URL": "https://example.org"}  # fmt: skip
+    path = tmp_path / "06-few-bits.ipynb"
+    path.write_text(new_chapter._files(words)["labs/06-few-bits.ipynb"], encoding="utf-8")
+    check_times(path)
+    variants.write_instructor_notebook(path, tmp_path / "instructor.ipynb")
+    variants.write_nbgrader_source(path, tmp_path / "nbgrader.ipynb")
+    overview = read_notebook(tmp_path / "instructor.ipynb").cells[0].source
+    assert "| Question 1. The error of a mean | 5 | ●○○ | 1 + 1 |\n| all | 5 | | 2 |" in overview
+    graded = [cell.metadata.get("nbgrader", {}) for cell in read_notebook(tmp_path / "nbgrader.ipynb").cells]
+    assert [marks["points"] for marks in graded if marks.get("grade")] == [1, 1]
+    texts = [cell for cell in read_notebook(path).cells if cell.metadata]
+    assert [cell.cell_type for cell in texts] == ["markdown"], "it stands at the heading, and only there"
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ def report() -> tuple[str, bool]:
         "models": _models(),
         "extras": _extras(),
         "browser": _browser(),
+        "grading": _grading(),
     }
     blocks = [f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items()]
     return "\n".join(blocks), sound
@@ -184,6 +185,20 @@ def _browser() -> list[str]:
     if found:
         return [f"ok: {found}"]
     return ["missing: Chromium, for the page tests only; on Debian or Ubuntu: apt-get install chromium"]
+
+
+def _grading() -> list[str]:
+    """Whether `minilab grade` can judge submissions behind walls."""
+    try:
+        from minilab.grading import jail
+    except ImportError:  # Windows has none of what it is made of
+        why = f"{platform.system()} has no namespaces"
+    else:
+        why = jail.possible()
+    if not why:
+        return ["ok: submissions are judged in Linux namespaces"]
+    return [f"missing: walls for `minilab grade`: {why}; for instructors only: grade on a Linux machine of your own, "
+            "or, in a container that holds nothing else, add --no-walls"]  # fmt: skip
 
 
 def _requirements() -> Iterator[tuple[str, str | None]]:

@@ -119,11 +119,12 @@ def _filled(text: str, words: dict[str, str]) -> str:
 
 
 def _notebook(text: str, prefix: str) -> str:
-    """A notebook whose cells begin with a line "%% markdown", "%% code" or "%% raw"."""
+    """A notebook whose cells begin with a line "%% markdown", "%% code" or "%% raw", and their metadata if any."""
     cells: list[dict[str, Any]] = []
     for part in re.split(r"^%% ", text, flags=re.MULTILINE)[1:]:
-        kind, _, source = part.partition("\n")
-        cell = {"cell_type": kind, "id": f"{prefix}-{len(cells):03d}", "metadata": {},
+        first, _, source = part.partition("\n")
+        kind, _, metadata = first.partition(" ")
+        cell = {"cell_type": kind, "id": f"{prefix}-{len(cells):03d}", "metadata": json.loads(metadata or "{}"),
                 "source": source.rstrip("\n").splitlines(keepends=True)}  # fmt: skip
         cells.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

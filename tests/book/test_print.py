@@ -1,5 +1,6 @@
 """The book as EPUB and as PDF: whole, readable without a script or the network, and the same mathematics."""
 
+import io
 import os
 import re
 import subprocess
@@ -13,13 +14,18 @@ from pathlib import Path
 from posixpath import dirname, join, normpath
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import minilab_cover
 import minilab_pdf
+import numpy as np
 import pytest
 from browser import BOOK, ROOT, serve, themed
 from bs4 import BeautifulSoup
 from minilab_epub import still
 from minilab_mathml import mathml
+from PIL import Image
 from pypdf import PdfReader
+
+from minilab.core.style import PALETTE
 
 SETTINGS = minilab_pdf.settings_of(ROOT / "_config.yml")
 XHTML, SVG, MATHML = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1998/Math/MathML}"
@@ -151,6 +157,37 @@ def test_the_epubs_package_lists_what_is_in_it(epub, trees):
     order = [normpath(join("chapters", a["href"])).replace(".html", ".xhtml") for a in menu if a["href"] != "#"]
     assert [page for page in spine if page in order] == order
     assert set(spine) | {"nav.xhtml"} == set(trees)
+
+
+def test_the_cover_is_small_and_the_same_each_time():
+    given = ("minilab", "Five papers you can run", "The authors")
+    made = minilab_cover.cover(*given)
+    assert made == minilab_cover.cover(*given) and len(made) < 100_000
+    picture = Image.open(io.BytesIO(made))
+    assert picture.format == "PNG" and picture.size == (1200, 1920)
+    shown = {color for _, color in picture.convert("RGB").getcolors()}
+    for color in PALETTE[:5]:
+        assert tuple(bytes.fromhex(color[1:])) in shown, "a sketch has its chapter's color"
+    edge = np.asarray(picture.convert("L"))[:, [0, -1]]
+    assert edge.min() == 255, "nothing is cut off at the sides"
+    assert made != minilab_cover.cover("another", *given[1:])
+
+
+@pytest.mark.slow
+def test_the_epub_opens_with_a_cover_that_readers_find_and_hear(epub, trees):
+    package = ET.fromstring(epub.read("content.opf"))
+    covers = [i for i in package.iter(OPF + "item") if "cover-image" in (i.get("properties") or "").split()]
+    assert [(i.get("href"), i.get("media-type")) for i in covers] == [("cover.png", "image/png")]
+    older = [m.get("content") for m in package.iter(OPF + "meta") if m.get("name") == "cover"]
+    assert older == [covers[0].get("id")], "readers of EPUB 2 look here"
+    said = SETTINGS["title"], "Five papers you can run", SETTINGS["author"]
+    assert epub.read("cover.png") == minilab_cover.cover(*said)
+    first = next(package.iter(OPF + "itemref"))
+    page = next(i.get("href") for i in package.iter(OPF + "item") if i.get("id") == first.get("idref"))
+    (picture,) = trees[page].iter(XHTML + "img")
+    assert page == "cover.xhtml" and first.get("linear") in (None, "yes")
+    assert picture.get("src") == "cover.png" and "minilab. Five papers you can run" in picture.get("alt")
+    assert trees[page].find(f"{XHTML}head/{XHTML}title").text == SETTINGS["title"]
 
 
 @pytest.mark.slow
