@@ -129,8 +129,10 @@ KNOBS = {
 
 @with_threads
 def knobs(preset: KnobsPreset) -> Record:
-    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, norm of the heads, size
-    of patches, steps. For each: what it learned, what a small network reads off its latent, and goals reached."""
+    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, heads, patches, steps.
+
+    For each: what it learned, what a small network reads off its latent, and the goals that it reaches.
+    """
     started, device = time.perf_counter(), pick_device(preset.device)
     rows: dict[str, dict] = {}
     for knob, label, setting in turned(preset):
