@@ -1,16 +1,15 @@
 """Compiled members must become what the plain ones become.
 
-They are compiled in a process of their own: the run-time checks of shapes that all other tests run under (conftest.py)
-cannot be compiled. Run as a program, this file prints what it found on a device.
+Run as a program, this file prints what it found on a device.
 """
 
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from alone import run_alone
 
 from minilab.ensembles.members import Hyper, RunConfig, train_members
 from minilab.ensembles.model import seeded
@@ -41,16 +40,10 @@ def differences(device: str, backend: str) -> dict[str, float]:
     return found | {"gradients": float((grads[0] - grads[1]).abs().max() / grads[0].abs().max())}
 
 
-def run_alone(*arguments: str) -> dict[str, float]:
-    run = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 @pytest.mark.slow
 def test_compiled_members_learn_alike_and_all_blocks_and_all_stacks_of_a_shape_share_three_graphs():
     """With the compiler's own machinery up to where code is generated, which takes minutes on a processor."""
-    found = run_alone("cpu", "aot_eager")
+    found = run_alone(__file__, "cpu", "aot_eager")
     assert found["graphs"] == 3 and found["breaks"] == 0  # a block, a member's loss, the update
     assert found["gradients"] < 1e-5 and found["losses"] < 1e-4
 
@@ -58,7 +51,7 @@ def test_compiled_members_learn_alike_and_all_blocks_and_all_stacks_of_a_shape_s
 @pytest.mark.slow
 @pytest.mark.skipif(not (torch.cuda.is_available() and find_spec("triton")), reason="needs a CUDA GPU and Triton")
 def test_members_compiled_for_a_gpu_learn_alike():
-    found = run_alone("cuda", "inductor")
+    found = run_alone(__file__, "cuda", "inductor")
     assert found["gradients"] < 1e-3 and found["losses"] < 1e-2  # its products round their factors
 
 

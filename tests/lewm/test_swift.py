@@ -1,17 +1,16 @@
 """What makes models faster must leave what they say as it is, but for rounding.
 
-Blocks are compiled in a process of its own: the run-time checks of shapes that all other tests run under (conftest.py)
-cannot be compiled. Run as a program, this file prints what it found on a device.
+Run as a program, this file prints what it found on a device.
 """
 
 import copy
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from alone import run_alone
 from torch import nn
 
 from minilab.lewm.baselines.tokens import frozen_tokens
@@ -137,16 +136,10 @@ def compiled_plans(device: str) -> dict[str, float]:
     return found
 
 
-def run_alone(*arguments: str) -> dict[str, float]:
-    run = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 @pytest.mark.slow
 def test_compiling_blocks_or_the_whole_changes_no_gradient_and_takes_one_graph_a_kind_of_block():
     """With the compiler's own machinery up to where code is generated, which takes minutes on a processor."""
-    found = run_alone("cpu")
+    found = run_alone(__file__, "cpu")
     assert found["graphs"] == 2 and found["breaks"] == 0  # three blocks each of the encoder and of the predictor
     assert found["gradients"] < 1e-5 and found["weights"] < 1e-5
 
@@ -154,7 +147,7 @@ def test_compiling_blocks_or_the_whole_changes_no_gradient_and_takes_one_graph_a
 @pytest.mark.slow
 @pytest.mark.skipif(not (torch.cuda.is_available() and find_spec("triton")), reason="needs a CUDA GPU and Triton")
 def test_a_gpu_decides_alike_in_every_way():
-    found = run_alone("cuda")
+    found = run_alone(__file__, "cuda")
     assert found["LeWM, graph"] < 1e-3 and found["tokens, graph"] < 1e-3
     assert found["LeWM, swift"] < 0.1 and found["tokens, swift"] < 0.1
     assert found["gradients"] < 1e-3

@@ -1,17 +1,16 @@
 """Compiled blocks must change nothing but the speed.
 
-They are compiled in a process of their own: the run-time checks of shapes that all other tests run under (conftest.py)
-cannot be compiled. Run as a program, this file prints the largest relative difference for each shape of a pass.
+Run as a program, this file prints the largest relative difference for each shape of a pass.
 """
 
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 from shutil import which
 
 import pytest
 import torch
+from alone import run_alone
 
 from minilab.nn.graphs import StaticModel
 from minilab.nn.transformer import Transformer, TransformerConfig
@@ -53,9 +52,7 @@ def test_compiled_blocks_give_the_same_logits_for_one_token_and_for_several(devi
         pytest.skip("needs a CUDA GPU and Triton")
     if device == "cpu" and not any(map(which, ("g++", "clang++"))):
         pytest.skip("needs a C++ compiler")
-    run = subprocess.run([sys.executable, __file__, device], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = run_alone(__file__, device)
     assert len(found) == len(SHAPES[device])
     assert max(found.values()) < TOLERANCE[device], found
 

@@ -12,10 +12,12 @@ from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS, Trained
 from minilab.lewm.experiments_plan import SUCCESS
 from minilab.lewm.learn import diagnose
+from minilab.lewm.model import compact, convolutions
 from minilab.lewm.probes import gather, probe
 from minilab.lewm.sigreg import carried_over
 from minilab.lewm.straight import straightness
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share, with_learning, with_model
+from minilab.nn.vision import VisionConfig
 
 EIGHT = ("sigreg", "prediction", "stop_gradient", "ema", "hinge", "pldm", "frozen_random", "reconstruction")
 
@@ -106,7 +108,7 @@ class KnobsPreset:
     latent: tuple[int, ...] = (4, 8, 16, 64)
     history: tuple[int, ...] = (1,)
     heads: tuple[str, ...] = ("layer", "none")
-    patch: tuple[int, ...] = ()  # pixels along the side of a vision transformer's patch
+    encoders: tuple[VisionConfig, ...] = ()
     steps: tuple[int, ...] = ()  # of training
     frames: int = 4000  # that the probes read
     seed: int = 0
@@ -116,62 +118,75 @@ class KnobsPreset:
 
 KNOBS = {
     "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,),
-                       latent=(8,), history=(1,), heads=("none",), steps=(10,), frames=400, device="cpu"),
+                       latent=(8,), history=(1,), heads=("none",), steps=(10,), frames=400, device="cpu",
+                       encoders=(VisionConfig(image=32, patch=8, width=32, depth=1, heads=2, hidden=64),)),
     "two-cores": KnobsPreset("two-cores", rooms(tasks=100), lam=(0.001, 0.01, 0.03, 0.3, 1.0, 3.0), device="cpu"),
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
     # What it takes to see the block's angle.
     "gpu-pusht": KnobsPreset(
-        "gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], seeds=(0,)), lam=(0.03, 0.3, 1.0), batch=(),
-        directions=(), latent=(64, 192, 384), history=(), heads=("none",), patch=(4,), steps=(10_000, 20_000),
-        threads=4, device="cuda"),
+        "gpu-pusht", with_learning(replace(SUCCESS["gpu-pusht"].settings[0], config=compact(10), seeds=(0,)),
+                                   steps=20_000, lam=0.09),
+        lam=(0.03, 0.3), batch=(), directions=(), latent=(192, 384), history=(), heads=("layer",),
+        encoders=(replace(compact(10).vision, patch=4), convolutions()), threads=4, device="cuda"),
 }
 
 
 @with_threads
 def knobs(preset: KnobsPreset) -> Record:
-    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, heads, patches, steps.
+    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, encoder, steps, heads.
 
     For each: what it learned, what a small network reads off its latent, and the goals that it reaches.
     """
     started, device = time.perf_counter(), pick_device(preset.device)
     rows: dict[str, dict] = {}
+    found: dict[Setting, dict] = {}  # the usual position stands with every knob
     for knob, label, setting in turned(preset):
-        ground = Ground(setting, device)
-        trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
-        look = ground.held_out.draw(512, ground.generator(2))
-        found = [dataclasses.asdict(diagnose(t.model, look, ground.generator(3))) for t in trained]
-        ok = [ground.reached(ground.agent(t, seed), seed) for t, seed in zip(trained, setting.seeds, strict=True)]
-        paths = ground.clips_of(ground.unseen, 8).draw(256, ground.generator(4)).frames
-        with torch.no_grad():
-            straight = [float(straightness(t.model.encode(paths))) for t in trained]
-        read = [probe(gather(t.model, ground.held_out, preset.frames, ground.generator(4)), ground.generator(5))
-                for t in trained]
-        rows.setdefault(knob, {})[label] = {**{part: _mean([f[part] for f in found]) for part in found[0]},
-                                            "straightness": _mean(straight), "success": share(ok),
-                                            "read": {quantity: _mean([found[quantity].mlp.mse for found in read])
-                                                     for quantity in read[0]}}
+        if setting not in found:
+            found[setting] = _learned(setting, preset.frames, device)
+        rows.setdefault(knob, {})[label] = found[setting]
     return Record.new(experiment="lewm/knobs", preset=preset, results={"knobs": rows}, started=started)
 
 
+def _learned(setting: Setting, frames: int, device: torch.device) -> dict:
+    """What LeWM comes to with a setting, over its seeds."""
+    ground = Ground(setting, device)
+    trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
+    look = ground.held_out.draw(512, ground.generator(2))
+    found = [dataclasses.asdict(diagnose(t.model, look, ground.generator(3))) for t in trained]
+    paths = ground.clips_of(ground.unseen, 8).draw(256, ground.generator(4)).frames
+    with torch.no_grad():
+        straight = [float(straightness(t.model.encode(paths))) for t in trained]
+    read = [probe(gather(t.model, ground.held_out, frames, ground.generator(4)), ground.generator(5)) for t in trained]
+    ok = [ground.reached(ground.agent(t, seed), seed) for t, seed in zip(trained, setting.seeds, strict=True)]
+    return {**{part: _mean([f[part] for f in found]) for part in found[0]}, "straightness": _mean(straight),
+            "success": share(ok), "read": {quantity: _mean([r[quantity].mlp.mse for r in read])
+                                           for quantity in read[0]}}
+
+
 def turned(preset: KnobsPreset) -> Iterator[tuple[str, str, Setting]]:
-    """Each knob, the label of its position, and the setting with it; the usual position stands with every knob."""
+    """Each knob, the label of its position, and the setting with it. A knob without positions is not turned."""
     usual = preset.setting
     c, m = usual.learning, usual.config
-    for lam in sorted({*preset.lam, c.lam}):
+
+    def positions(given: tuple, usual: float) -> list:
+        return sorted({*given, usual}) if given else []
+
+    for lam in positions(preset.lam, c.lam):
         yield "lam", f"{lam:g}", with_learning(usual, lam=lam)
-    for batch in sorted({*preset.batch, c.batch}):
+    for batch in positions(preset.batch, c.batch):
         yield "batch, lam held", str(batch), with_learning(usual, batch=batch)
         carried = carried_over(c.lam, c.batch, batch)
         yield "batch, lam * batch held", str(batch), with_learning(usual, batch=batch, lam=carried)
-    for directions in sorted({*preset.directions, c.directions}):
+    for directions in positions(preset.directions, c.directions):
         yield "directions", str(directions), with_learning(usual, directions=directions)
-    for latent in sorted({*preset.latent, m.latent}):
+    for latent in positions(preset.latent, m.latent):
         yield "latent", str(latent), with_model(usual, latent=latent)
-    for history in sorted({*preset.history, m.history}):
+    for history in positions(preset.history, m.history):
         yield "history", str(history), with_model(usual, history=history)
-    for patch in sorted({*preset.patch, m.vision.patch} if preset.patch else ()):
-        yield "patch", str(patch), with_model(usual, vision=replace(m.vision, patch=patch))
-    for steps in sorted({*preset.steps, c.steps} if preset.steps else ()):
+    for steps in positions(preset.steps, c.steps):
         yield "steps", str(steps), with_learning(usual, steps=steps)
-    for heads in (m.head_norm, *preset.heads):
+    for vision in (m.vision, *preset.encoders) if preset.encoders else ():
+        label = f"ViT, patches of {vision.patch}" if vision.kind == "vit" else "convolutions"
+        yield "encoder", label, with_model(usual, vision=vision)
+    for heads in (m.head_norm, *preset.heads) if preset.heads else ():
         yield "heads", heads, with_model(usual, head_norm=heads)

@@ -47,10 +47,10 @@ def cube(*, episodes: int = 300, steps: int = 1200, **options) -> Setting:
     return Setting(Recipe("cube", episodes, steps=200), model.cpu(20), learn.small(steps), **options)
 
 
-def card(recipe: Recipe, *, steps: int, actions: int = 10, **options) -> Setting:
-    """For a GPU: a vision transformer on images of 64 pixels, planned with as the paper does."""
+def card(recipe: Recipe, config: model.LeWMConfig, *, steps: int, lam: float = 0.09, **options) -> Setting:
+    """For a GPU: images of 64 pixels, planned with as the paper does."""
     iterations = 30 if recipe.world == "pusht" else 10
-    return Setting(recipe, model.compact(actions), learn.LearnConfig(steps, lr=5e-4, log_every=500, compile=True),
+    return Setting(recipe, config, learn.LearnConfig(steps, lam=lam, lr=5e-4, log_every=500, compile=True),
                    **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), "drawn": True, **options})
 
 
@@ -64,10 +64,11 @@ SUCCESS = {
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
     "gpu-pusht": SuccessPreset("gpu-pusht", (
-        card(Recipe("pusht", 3000, steps=200, shard=125), steps=40_000, swift=True),),
+        card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.09, swift=True),),
         arms=ONE_TOKEN, threads=4, device="cuda"),
-    "gpu-cube": SuccessPreset("gpu-cube", (card(Recipe("cube", 3000, steps=200, shard=125), steps=20_000, actions=20),),
-                              arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
+    "gpu-cube": SuccessPreset("gpu-cube", (
+        card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
+        arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
 }
 
 

@@ -62,6 +62,11 @@ def compact(actions: int = 10, **options) -> LeWMConfig:
     return LeWMConfig(actions, **{**small, **options})
 
 
+def convolutions() -> VisionConfig:
+    """An encoder for images of 64 pixels instead of `compact`'s; the paper tries a ResNet-18 for its own."""
+    return VisionConfig("conv", image=64, width=256, channels=(32, 64, 128, 128))
+
+
 def cpu(actions: int = 10, **options) -> LeWMConfig:
     """For two cores: convolutions on images of 32 pixels, 32 numbers in a latent, two narrow blocks."""
     small = dict(vision=VisionConfig("conv", image=32, width=64), latent=32, width=64, depth=2, heads=4, head_dim=16,
