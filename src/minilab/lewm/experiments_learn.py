@@ -127,7 +127,7 @@ KNOBS = {
         "gpu-pusht", with_learning(replace(SUCCESS["gpu-pusht"].settings[0], config=compact(10), seeds=(0,)),
                                    steps=20_000, lam=0.09),
         lam=(0.03, 0.3, 1.0), batch=(), directions=(), latent=(192, 384), history=(), heads=("layer",),
-        encoders=(replace(compact(10).vision, patch=4), convolutions()), threads=4, device="cuda"),
+        encoders=(convolutions(),), threads=4, device="cuda"),
 }
 
 

@@ -64,8 +64,8 @@ SUCCESS = {
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
     "gpu-pusht": SuccessPreset("gpu-pusht", (
-        card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.09, swift=True),),
-        arms=ONE_TOKEN, threads=4, device="cuda"),
+        card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.3, swift=True),),
+        arms=("sigreg", "chance"), threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
         arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
