@@ -127,6 +127,8 @@ def test_the_true_distances_of_two_rooms_know_the_door():
     distances = true_distances(ROOMS)
     straight, around = distances["place"](start, goal).sqrt(), distances["way"](start[:, None], goal[:, None])[:, 0]
     assert (around >= straight - 1e-3).all() and (around > straight + 1).any()
+    pose = true_distances(world_named("pusht"))["pose"]
+    assert float(pose(torch.zeros(7), torch.tensor([3.0, 4.0, 0.0, 0.0, 0.0, 9.0, 9.0]))) == 25
     with pytest.raises(ValueError, match="cube"):
         true_distances(world_named("cube"))
 

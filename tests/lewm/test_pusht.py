@@ -8,7 +8,22 @@ import torch
 from minilab.lewm.collect import Recipe, collect, rollout
 from minilab.lewm.experts import Expert, ExpertConfig, pose_error
 from minilab.lewm.worlds import World, distances, world_named
-from minilab.lewm.worlds.pusht import CORNERS, HIGH, LOW, PUSHER, PushT, corners, gap, margin, to_world, turn
+from minilab.lewm.worlds.pusht import (
+    CORNERS,
+    HIGH,
+    LOW,
+    NEAR,
+    PUSHER,
+    TURNED,
+    PushT,
+    apart,
+    corners,
+    gap,
+    lies,
+    margin,
+    to_world,
+    turn,
+)
 
 WORLD = PushT()
 
@@ -244,3 +259,18 @@ def test_push_t_is_found_by_its_name():
     assert corners(torch.tensor([[256.0, 256.0, 0.0]])).shape == (1, 6, 2)
     with pytest.raises(ValueError, match="no policy 'noisy'; choose one of expert, push, weak, random"):
         WORLD.policy("noisy", 1, generator())
+
+
+def test_what_is_apart_by_little_is_a_success_and_a_block_may_lie_right_while_the_pusher_is_elsewhere():
+    goal = WORLD.reset(2000, generator())
+    state = goal + torch.tensor([8.0, 8.0, 8.0, 8.0, 0.3, 0.0, 0.0]) * torch.randn(2000, 7, generator=generator(1))
+    state[:, 4] += 2 * math.pi * (torch.arange(2000) % 2)  # a full turn is none
+    d, ok = apart(state, goal), WORLD.success(state, goal)
+    assert ok[d < NEAR**2].all() and not ok[d >= 2 * NEAR**2].any() and 0.2 < ok.float().mean() < 0.8
+    turned = goal.clone()
+    turned[:, 4] -= TURNED
+    torch.testing.assert_close(apart(turned, goal), torch.full((2000,), NEAR**2), rtol=1e-3, atol=0)
+    away = goal.clone()
+    away[:, :2] += 100
+    assert lies(away, goal).all() and not WORLD.success(away, goal).any()
+    assert (lies(state, goal) >= ok).all()

@@ -94,18 +94,20 @@ def k_curves(results: Results, *, average: str = "logits") -> Figure:
 def size_law(results: Results, *, law: str = "free") -> Figure:
     """Loss over parameters for each recipe, its law, the asymptote (dotted) and the profile interval of that (shaded).
 
-    `results["recipes"][recipe]` holds `sizes`, each with the `loss` and `losses` of its seeds, and under `law` two laws
-    of which one is chosen ("free", "alpha = 1"). `parameters` lists N of the sizes. A standard recipe follows no such
-    law once more parameters raise its loss: look at its points.
+    `results["recipes"][recipe]` holds `sizes`, each with the `loss` and `losses` of its seeds (dots; a band from least
+    to most), and under `law` two laws of which one is chosen ("free", "alpha = 1"). `parameters` lists N of the sizes.
+    A standard recipe follows no such law once more parameters raise its loss: look at its points.
     """
     fig, ax = figure(height=3.8)
     N, shown = results["parameters"], []
     recipes = dict(sorted(results["recipes"].items(), key=lambda row: -_losses(row[1]["sizes"], N).min()))
     for color, (recipe, rows) in zip(cycle(PALETTE), recipes.items(), strict=False):
         losses, fit = _losses(rows["sizes"], N), rows["law"][law]
-        for n in N:
-            seeds = rows["sizes"][named(n)]["losses"]
-            ax.plot([n] * len(seeds), seeds, color=color, **SEED)
+        seeds = [rows["sizes"][named(n)]["losses"] for n in N]
+        ax.fill_between(N, [min(some) for some in seeds], [max(some) for some in seeds], color=color, alpha=0.15,
+                        linewidth=0)
+        for n, some in zip(N, seeds, strict=True):
+            ax.plot([n] * len(some), some, color=color, **SEED)
         _law(ax, N, losses, fit, color=color, label=recipe)
         shown.append(losses)
     _floor(ax, np.concatenate(shown))

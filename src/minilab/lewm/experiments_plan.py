@@ -13,6 +13,7 @@ from minilab.lewm.baselines.arms import ARMS
 from minilab.lewm.collect import Recipe
 from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
+from minilab.lewm.worlds import pusht
 from minilab.lewm.worlds.cube import held
 from minilab.lewm.worlds.disc import Disc
 
@@ -22,6 +23,7 @@ NEVER = 10**6  # so far away that no episode is long enough
 # World -> by a task's start and goal.
 CASES = {
     "cube": {"held at the start": lambda start, goal: held(start), "to be taken": lambda start, goal: ~held(start)},
+    "pusht": {"lies already": pusht.lies, "to be moved": lambda start, goal: ~pusht.lies(start, goal)},
     "disc": {"there already": Disc().success, "to be pushed": lambda start, goal: ~Disc().success(start, goal)},
 }
 

@@ -21,7 +21,7 @@ from minilab.lewm.oracle import Reader, TrueWorld, drawn, learn_reader, places, 
 from minilab.lewm.planner import Distance, squared
 from minilab.lewm.rollout import Attempts, Planner, attempt
 from minilab.lewm.study import QUICK, Ground, Setting, share
-from minilab.lewm.worlds import World
+from minilab.lewm.worlds import World, pusht
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ SUSPECTS = {
                                       methods=("cem",), device="cpu"),
     "gpu": SuspectsPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-rooms": SuspectsPreset("gpu-rooms", far(SUCCESS["gpu"].settings[0]), device="cuda"),
+    "gpu-pusht": SuspectsPreset("gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], tasks=60), threads=16,
+                                device="cuda"),  # the simulator takes as many
 }
 
 
@@ -122,7 +124,9 @@ def true_distances(world: World) -> dict[str, Distance]:
     if world.name == "rooms":
         return {"place": places(world), "way": lambda state, goal: way(state.flatten(0, -2), goal.flatten(0, -2)).view(
             state.shape[:-1])}
-    raise ValueError(f"no true distances are known for the world {world.name!r}; take the disc or rooms")
+    if world.name == "pusht":
+        return {"pose": pusht.apart}
+    raise ValueError(f"no true distances are known for the world {world.name!r}; take the disc, rooms or pusht")
 
 
 @torch.no_grad()

@@ -130,6 +130,17 @@ def turn(angle: Float[Tensor, "*b"], goal: Float[Tensor, "*b"]) -> Float[Tensor,
     return (angle - goal + math.pi) % (2 * math.pi) - math.pi
 
 
+def lies(state: Float[Tensor, "B S"], goal: Float[Tensor, "B S"]) -> Bool[Tensor, "B"]:
+    """Whether the block lies as a goal wants it, wherever the pusher is."""
+    return ((state - goal)[:, 2:4].norm(dim=1) < NEAR) & (turn(state[:, 4], goal[:, 4]).abs() < TURNED)
+
+
+def apart(state: Float[Tensor, "*b S"], goal: Float[Tensor, "*b S"]) -> Float[Tensor, "*b"]:
+    """A squared distance that is small where success is: of both places, and an angle of `TURNED` counts as `NEAR`."""
+    turned = turn(state[..., 4], goal[..., 4]) * NEAR / TURNED
+    return (state - goal)[..., :4].square().sum(dim=-1) + turned.square()
+
+
 def corners(pose: Float[Tensor, "B 3"]) -> Float[Tensor, "B 6 2"]:
     """The T's outer corners in the world."""
     return to_world(pose, pose.new_tensor(CORNERS).expand(len(pose), 6, 2))
