@@ -127,6 +127,14 @@ def test_a_size_law_finds_the_losses_by_name_and_shades_the_interval():
             assert patch.get_y() + patch.get_height() == pytest.approx(min(high, top))
 
 
+def test_a_size_law_has_a_band_over_its_seeds():
+    for band, losses in zip(figures.size_law(SIZES).axes[0].collections, (STANDARD, HEAVY), strict=True):
+        edge = band.get_paths()[0].vertices
+        for n, loss in zip(N, losses, strict=True):
+            at = edge[edge[:, 0] == n, 1]
+            assert (at.min(), at.max()) == pytest.approx((loss - 0.01, loss + 0.01))
+
+
 def test_error_of_a_floor_is_that_of_the_mean_over_members():
     # Members that move every curve up or down move its floor alike, so the jackknife is the usual standard error.
     offsets = 0.05 * torch.linspace(-1, 1, 6)
