@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minilab.lewm.data import Scale
-from minilab.lewm.learn import LearnConfig, diagnose, learn, lewm_loss, load_model, save_model, small
+from minilab.lewm.learn import LearnConfig, diagnose, foresight, learn, lewm_loss, load_model, save_model, small
 from minilab.lewm.model import LeWM, cpu
 from minilab.lewm.sigreg import expected, sigreg
 from minilab.nn.vision import VisionConfig
@@ -117,6 +117,26 @@ def test_diagnostics_of_latents_that_are_known():
     assert told.prediction == pytest.approx(float(step[:, 0].square().mean()), rel=1e-4)
     assert told.mode_gap == 0
     assert told.error_copy == pytest.approx(2.0, rel=0.2)  # two independent draws
+
+
+def test_foresight_of_who_knows_what_a_block_does_and_of_who_drifts():
+    """Latents that add up blocks: the truth is imagined without an error, a drift grows as its square."""
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.randn(2000, 5, D, generator=generator)
+    z = torch.cat((torch.zeros(2000, 1, D), blocks[:, :-1].cumsum(dim=1)), dim=1)  # of frame t: variance t
+
+    class Given(torch.nn.Module):
+        def encode(self, frames):
+            return z
+
+        def imagine(self, history, actions):
+            return history + (actions + drift).cumsum(dim=1)
+
+    for drift in (0.0, 0.1):
+        found = foresight(Given(), Clip(torch.zeros(2000, 5, 3, 16, 16, dtype=torch.uint8), blocks))
+        ahead, variance = torch.arange(1.0, 5), z.flatten(0, 1).var(dim=0).mean()
+        torch.testing.assert_close(found.imagined, (drift * ahead) ** 2 / variance, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(found.still, ahead / variance, rtol=0.05, atol=0)
 
 
 def test_looking_at_a_model_tells_its_modes_apart_and_changes_nothing():

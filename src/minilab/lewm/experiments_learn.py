@@ -10,7 +10,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS, Trained
-from minilab.lewm.experiments_plan import SUCCESS
+from minilab.lewm.experiments_plan import SUCCESS, imagination
 from minilab.lewm.learn import diagnose
 from minilab.lewm.model import compact, convolutions
 from minilab.lewm.probes import gather, probe
@@ -158,9 +158,9 @@ def _learned(setting: Setting, frames: int, device: torch.device) -> dict:
         straight = [float(straightness(t.model.encode(paths))) for t in trained]
     read = [probe(gather(t.model, ground.held_out, frames, ground.generator(4)), ground.generator(5)) for t in trained]
     ok = [ground.reached(ground.agent(t, seed), seed) for t, seed in zip(trained, setting.seeds, strict=True)]
-    return {**{part: _mean([f[part] for f in found]) for part in found[0]}, "straightness": _mean(straight),
-            "success": share(ok), "read": {quantity: _mean([r[quantity].mlp.mse for r in read])
-                                           for quantity in read[0]}}
+    return {**{part: _mean([f[part] for f in found]) for part in found[0]}, **imagination(ground, trained),
+            "straightness": _mean(straight), "success": share(ok),
+            "read": {quantity: _mean([r[quantity].mlp.mse for r in read]) for quantity in read[0]}}
 
 
 def turned(preset: KnobsPreset) -> Iterator[tuple[str, str, Setting]]:

@@ -1,16 +1,20 @@
 """Reaching goals from pictures: worlds and rivals, settings of the planner one at a time, and goals in another room."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm import learn, model
-from minilab.lewm.baselines.arms import ARMS
+from minilab.lewm.baselines.arms import ARMS, Trained
 from minilab.lewm.collect import Recipe
+from minilab.lewm.learn import Foresight, foresight
+from minilab.lewm.model import LeWM
 from minilab.lewm.planner import PlanConfig, paper
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 from minilab.lewm.worlds import pusht
@@ -86,12 +90,22 @@ def success(preset: SuccessPreset) -> Record:
             grounds["far"] = Ground(far, device)
         for arm in preset.arms:
             trained = [grounds["near"].trained(arm, seed) for seed in setting.seeds]
-            rows[arm] = {"what": ARMS[arm].what}
+            rows[arm] = {"what": ARMS[arm].what} | imagination(grounds["near"], trained)
             for distance, ground in grounds.items():
                 reached = [ground.reached(ground.agent(t, seed), seed)
                            for t, seed in zip(trained, setting.seeds, strict=True)]
                 rows[arm][distance] = share(reached) | by_case(ground, reached)
     return Record.new(experiment="lewm/success", preset=preset, results={"worlds": worlds}, started=started)
+
+
+def imagination(ground: Ground, trained: Sequence[Trained], clips: int = 500) -> dict[str, dict[str, list[float]]]:
+    """How far ahead the models of an arm imagine, to a plan's end: means over them; nothing for who does not plan."""
+    if not all(isinstance(t.model, LeWM) for t in trained):
+        return {}
+    held_out = ground.clips_of(ground.unseen, ground.setting.plan.horizon + 1).draw(clips, ground.generator(8))
+    found = [foresight(t.model, held_out) for t in trained]
+    return {"foresight": {part: torch.stack([getattr(f, part) for f in found]).mean(dim=0).tolist()
+                          for part in Foresight._fields}}
 
 
 def by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:

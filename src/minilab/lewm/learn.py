@@ -139,6 +139,21 @@ def diagnose(model: nn.Module, clip: Clip, generator: torch.Generator | None = N
     )
 
 
+class Foresight(NamedTuple):
+    """Mean squared errors after 1, 2, ... blocks, over the variance of the latents."""
+
+    imagined: Float[Tensor, "H"]  # from the first frame and the blocks of actions
+    still: Float[Tensor, "H"]  # by who says that nothing moves
+
+
+@torch.no_grad()
+def foresight(model: nn.Module, clip: Clip) -> Foresight:
+    """How far ahead a model can imagine, on clips that it was not trained on."""
+    z = model.encode(clip.frames).float()
+    ends = model.imagine(z[:, :1], clip.actions[:, :-1]).float(), z[:, :1]
+    return Foresight(*((end - z[:, 1:]).square().mean(dim=(0, 2)) / z.flatten(0, 1).var(dim=0).mean() for end in ends))
+
+
 @dataclass(frozen=True)
 class Moment:
     """A look at the training: the last batch's parts, and the held-out clips if there are any."""
