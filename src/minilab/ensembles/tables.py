@@ -1,0 +1,70 @@
+"""What the records of decays and sizes say, in lines of text: one size a line, one law a line."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
+from minilab.ensembles.study import named
+
+Results = Mapping[str, Any]
+
+
+def decays(results: Results, at: Sequence[str] = ("0", "0.1", "0.4")) -> str:
+    """Of `ensembles/decay`: where the loss is least, by their mean and for each seed, and losses beside it."""
+    lines = ["size, epochs at a rate: the best decay (of each seed), its memory in epochs;",
+             f"   losses held out at {', '.join(at)} and the best; in training"]
+    for size in map(named, results["parameters"]):
+        rows = results["rows"][size]
+        best = min(rows, key=lambda decay: rows[decay]["loss"])
+        row = rows[best]
+        each = [min(rows, key=lambda decay: rows[decay]["losses"][k]) for k in range(len(row["losses"]))]
+        held, trained = (" ".join(f"{rows[d][kind]:.{digits}f}" for d in (*at, best))
+                         for kind, digits in (("loss", 3), ("train", 2)))
+        lines.append(f"{size:>5}, {row['epochs']} at {row['lr']:<5}: {best} ({' '.join(each)}), "
+                     f"{row['time_scale']:.2f}; {held}; {trained}")
+    return "\n".join(lines)
+
+
+def places(results: Results, recipe: str) -> str:
+    """Of `ensembles/sizes`: where the search of a recipe ended at each size, and how often its own seed came out best.
+    """
+    rows, lines = results["recipes"][recipe]["sizes"], [f"{'':>5}  epochs   rate  decay  memory   loss  (seeds)  tried"]
+    for size in map(named, results["parameters"]):
+        row = rows[size]
+        marks = "".join(f", {axis} at the grid's end" for axis in row["at_edge"])
+        lines.append(f"{size:>5}  {row['epochs']:6} {row['lr']:6}  {row['weight_decay']:5}  {row['time_scale']:6.1f}  "
+                     f"{row['loss']:.3f}  ({min(row['losses']):.3f} to {max(row['losses']):.3f})  {len(row['tried'])}"
+                     f"{marks if row['certified'] else marks + ', cut short'}")
+    first = sum(row["losses"][0] == min(row["losses"]) for row in rows.values())
+    return "\n".join([*lines, f"the seed that searched is the best at {first} of {len(rows)} sizes"])
+
+
+def losses_of(results: Results, recipe: str) -> Float[np.ndarray, "n S"]:
+    """Of `ensembles/sizes`: the losses of S seeds at n sizes, from small to large."""
+    return np.array([results["recipes"][recipe]["sizes"][named(n)]["losses"] for n in results["parameters"]])
+
+
+def laws(x: Sequence[float] | Float[np.ndarray, "n"], losses: Float[np.ndarray, "n S"]) -> str:
+    """The law through the means of S seeds, with an exponent of one and with a free one.
+
+    Intervals are of 95 percent: one judged by what the fit left over, one by the noise of a mean, which the seeds of
+    all sizes tell together. Raises ValueError for fewer than two seeds.
+    """
+    if losses.shape[1] < 2:
+        raise ValueError(f"{losses.shape[1]} seed a size says nothing of the noise: give two or more")
+    noise, lines = float((losses.var(axis=1, ddof=1).mean() / losses.shape[1]) ** 0.5), []
+    for alpha in (1.0, None):
+        fit = fit_power_law(x, losses.mean(axis=1), alpha=alpha)
+        misfit, seeds = _told(profile_interval(fit)), _told(profile_interval(fit, noise=noise))
+        lines.append(f"exponent {fit.law.alpha:.2f}{'' if alpha else ' (free)'}: E {fit.law.E:.3f}, off by "
+                     f"{np.abs(fit.residuals).max():.3f}; {misfit} by misfit, {seeds} by seeds")
+    exponent = _told(profile_interval(fit, "alpha", noise=noise))
+    return "\n".join([*lines, f"a mean is good to {noise:.3f}, the exponent from {exponent} by seeds"])
+
+
+def _told(found: Interval) -> str:
+    ends = ((found.low, found.open_low), (found.high, found.open_high))
+    return " to ".join("open" if is_open else f"{end:.2f}" for end, is_open in ends)
