@@ -10,7 +10,6 @@
 | `pldm`, `pldm_tuned`, `pldm_original` | learns | PLDM's terms, with three sets of weights |
 | `reconstruction` | learns | pictures must be drawn from them, as in Dreamer |
 | `sigreg_reconstruction` | learns | both: the paper's ablation |
-| `sigreg_ahead` | learns, and so does that of what is imagined | SIGReg |
 | `frozen_random`, `frozen_learned` | patch tokens that are frozen | that they are frozen, as in DINO-WM |
 | `cloning`, `cloning_frozen`, `chance` | there is none | these are agents: nothing is planned |
 
@@ -147,15 +146,6 @@ def sigreg_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learni
     return lewm_loss(model, clip, generator, lam=learning.lam, directions=learning.directions)
 
 
-def ahead_loss(model: LeWM, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
-    """LeWM's own, and the error of what is imagined from the clip's first latent: a planner feeds predictions back."""
-    z, predicted = model(clip.frames, clip.actions)
-    dreamed = model.imagine(z[:, :1], clip.actions[:, :-1])
-    prediction, ahead = _error(predicted, z[:, 1:]), _error(dreamed, z[:, 1:])
-    spread = sigreg(z.transpose(0, 1), generator, directions=learning.directions)
-    return Loss(prediction + ahead + learning.lam * spread, prediction, spread, {"ahead": ahead})
-
-
 def prediction_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
     return lewm_loss(model, clip, generator, lam=0.0, directions=learning.directions)
 
@@ -269,7 +259,6 @@ def _on_learned_tokens(s: Setting) -> TokenModel:
 
 ARMS: dict[str, Arm] = {
     "sigreg": Arm("LeWM: SIGReg", _alone, sigreg_loss),
-    "sigreg_ahead": Arm("LeWM, which learns to imagine", _alone, ahead_loss),
     "prediction": Arm("prediction alone", _alone, prediction_loss),
     "stop_gradient": Arm("stop-gradient on the target", _alone, stop_gradient_loss),
     "ema": Arm("moving average as target (I-JEPA)", _with_teacher, ema_loss),
