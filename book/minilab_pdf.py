@@ -69,6 +69,8 @@ def article(soup: BeautifulSoup, page: str, pages: list[str]):
             link["href"] = "#" + anchor(there, inside)
         elif there.startswith(UNPRINTED):
             link.unwrap()
+    for part in text.select("script[data-src]"):  # on paper nothing waits
+        part.insert_after(soup.new_tag("script", src=part["data-src"]))
     text["id"] = anchor(page)
     return text
 

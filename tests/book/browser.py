@@ -37,8 +37,9 @@ CHROMIUM_FLAGS = (
 AXE_OPTIONS = (
     "{resultTypes: ['violations'], preload: false, rules: {'label-content-name-mismatch': {enabled: true}}}"
 )
-# All formulas, not only those near the window.
+# All formulas and all figures, not only those near the window.
 TYPESET = """async () => {
+  await window.minilabFigures?.();
   if (!window.MathJax?.startup) return;
   await MathJax.startup.promise;
   await MathJax.startup.document.lazyTypesetAll();

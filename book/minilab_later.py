@@ -1,0 +1,43 @@
+"""Interactive figures that wait until the reader comes near: their data and their scripts lie in files of their own.
+
+In a notebook a figure is whole: data and script stand in its output. In a page of the book that is up to half of what
+is sent before a word shows. So both move to `_static/figures`, one file a figure, and `static/later.js` asks for it
+when the figure is near the window. Until then, and without scripts, a figure shows its table.
+
+A figure's script takes all figures of its kind that are not live yet. Those that wait are marked, so that it leaves
+them alone.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from posixpath import relpath
+
+# What `minilab.core.widget.ending` writes.
+ENDING = re.compile(
+    r'<script type="application/json">(?P<data>[^<]*)</script>\n<script>(?P<code>\(\(\) => \{\n.*?\n\}\)\(\);)</script>'
+    r"</figure>", re.DOTALL)  # fmt: skip
+FOLDER = "_static/figures"
+FILE = """for (const part of document.querySelectorAll('script[data-figure="{name}"]')) {{
+  part.textContent = JSON.stringify({data});
+  delete part.closest("figure").dataset.live;
+}}
+{code}
+"""
+LIVE = "[data-live]", '[data-live=""]'  # a style for figures that are live is none for those that wait
+
+
+def postponed(body: str, here: str, out: Path) -> str:
+    """A page's body with its figures' data and scripts in files below `out`; `here` is the page's folder in it."""
+    parts, start = [], 0
+    for found in ENDING.finditer(body):
+        name = hashlib.sha256((found["data"] + found["code"]).encode()).hexdigest()[:12]
+        file = out / FOLDER / f"{name}.js"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(FILE.format(name=name, data=found["data"], code=found["code"]), encoding="utf-8")
+        source = relpath(f"{FOLDER}/{name}.js", here)
+        before, tag, inside = body[start : found.start()].rpartition("<figure")
+        parts += [before, tag, inside.replace(">", ' data-live="later">', 1),
+                  f'<script type="application/json" data-figure="{name}" data-src="{source}"></script></figure>']
+        start = found.end()
+    return "".join([*parts, body[start:]]).replace(*LIVE) if parts else body

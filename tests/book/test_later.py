@@ -1,0 +1,80 @@
+"""What book/minilab_later.py does to interactive figures, on a small page and on the built book."""
+
+import json
+import re
+
+import pytest
+from browser import BOOK, serve
+from minilab_later import ENDING, postponed
+
+SCRIPT = """for (const root of document.querySelectorAll("figure.minilab-count:not([data-live])")) {
+  const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+  root.querySelector("b").textContent = data.n;
+  root.dataset.live = "";
+}"""
+
+
+def figure(n: int) -> str:
+    return (f'<figure class="minilab-live minilab-count"><style>figure[data-live] table {{ display: none }}</style>'
+            f"<b></b><table><tr><td>still {n}</td></tr></table>\n"
+            f'<script type="application/json">{json.dumps({"n": n})}</script>\n'
+            f"<script>(() => {{\n{SCRIPT}\n}})();</script></figure>")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Two figures of one kind, far apart."""
+    (tmp_path / "chapters").mkdir()
+    body = postponed(f'<body>{figure(1)}<p style="height:9000px">far</p>{figure(2)}</body>', "chapters", tmp_path)
+    later = (BOOK.parents[1] / "book" / "static" / "later.js").read_text(encoding="utf-8")
+    (tmp_path / "chapters" / "page.html").write_text(
+        f'<html><head><link rel="icon" href="data:,"></head>{body}<script>{later}</script></html>', encoding="utf-8")
+    return tmp_path
+
+
+def test_data_and_script_leave_the_page_and_the_rest_stays(site):
+    page = (site / "chapters" / "page.html").read_text(encoding="utf-8")
+    files = sorted(site.rglob("_static/figures/*.js"))
+    assert len(files) == 2 and sorted(re.findall(r'data-src="([^"]*)"', page)) == [
+        f"../_static/figures/{file.name}" for file in files]
+    assert '"n"' not in page and "JSON.parse" not in page and page.count('data-live="later"') == 2
+    assert 'figure[data-live=""] table' in page and "still 1" in page and "still 2" in page
+    assert postponed("<body><figure>plain</figure></body>", "", site) == "<body><figure>plain</figure></body>"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["served", "as files"])
+def test_a_figure_waits_for_its_reader_and_leaves_its_like_alone(way, site, browser):
+    faults = []
+    with serve(site) as address:
+        page = browser.new_page(viewport={"width": 800, "height": 600})
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto((address if way == "served" else f"file://{site}/") + "chapters/page.html")
+        page.wait_for_function("document.querySelector('b').textContent === '1'")
+        state = "[...document.querySelectorAll('figure')].map(f => [f.dataset.live, f.querySelector('b').textContent])"
+        assert page.evaluate(state) == [["", "1"], ["later", ""]]
+        assert page.locator("table").nth(1).is_visible() and not page.locator("table").nth(0).is_visible()
+        page.evaluate("minilabFigures()")
+        assert page.evaluate(state) == [["", "1"], ["", "2"]] and not page.locator("table").nth(1).is_visible()
+        page.close()
+    assert faults == []
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_book_waits_and_becomes_live_as_its_reader_comes(browser):
+    texts = {page: page.read_text(encoding="utf-8") for page in BOOK.rglob("*.html")}
+    waiting = {page: found for page, text in texts.items() if (found := re.findall(r'data-src="([^"]*)"', text))}
+    assert len(waiting) >= 5
+    for page, found in waiting.items():
+        assert not ENDING.search(texts[page])
+        assert all((page.parent / name).is_file() for name in found)
+    with serve(BOOK) as address:
+        for path, found in waiting.items():
+            page = browser.new_page()
+            page.goto(address + path.relative_to(BOOK).as_posix())
+            figures = page.locator("figure:has(script[data-src])")
+            assert figures.count() == len(found)
+            for i in range(len(found)):
+                figures.nth(i).scroll_into_view_if_needed()
+                page.wait_for_function("figure => figure.dataset.live === ''", arg=figures.nth(i).element_handle())
+            page.close()
