@@ -1,17 +1,19 @@
 """Every experiment of chapter 3 runs from end to end in small, is drawn, and records a number where one is meant."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from minilab.core.records import Record, flatten
-from minilab.lewm import figures_records
+from minilab.lewm import experiments_learn, figures_records
 from minilab.lewm.collect import Recipe
 from minilab.lewm.decoder import reconstruction_error
 from minilab.lewm.experiments import EXPERIMENTS
+from minilab.lewm.experiments_learn import KNOBS, knobs, turned
+from minilab.lewm.experiments_plan import NEVER, SUCCESS, success
 from minilab.lewm.learn import load_model
 from minilab.lewm.planner import small
 from minilab.lewm.ship import load_decoder
@@ -51,6 +53,43 @@ def test_experiment_runs_in_small_and_is_drawn(name):
         fig.canvas.draw()
         assert all(ax.get_xlabel() or ax.get_title() or ax.get_ylabel() for ax in fig.axes if ax.has_data())
         plt.close(fig)
+
+
+@pytest.mark.parametrize("preset", KNOBS.values(), ids=KNOBS)
+def test_a_turned_knob_changes_one_thing_and_its_usual_position_is_among_the_others(preset):
+    usual, seen = dict(flatten(asdict(preset.setting))), {}
+    for knob, label, setting in turned(preset):
+        seen.setdefault(knob, {})[label] = setting
+        fields = dict(flatten(asdict(setting)))
+        changed = {name for name in fields.keys() | usual.keys() if fields.get(name) != usual.get(name)}
+        if knob == "batch, lam * batch held":
+            product = [s.learning.lam * s.learning.batch for s in (setting, preset.setting)]
+            assert changed <= {"learning.lam", "learning.batch"} and product[0] == pytest.approx(product[1])
+        else:
+            part = {"lam": "learning.", "batch, lam held": "learning.", "directions": "learning.", "steps": "learning.",
+                    "encoder": "config.vision."}.get(knob, "config.")
+            assert all(name.startswith(part) for name in changed) and (knob == "encoder" or len(changed) <= 1)
+    assert all(list(rows.values()).count(preset.setting) == 1 and len(rows) > 1 for rows in seen.values())
+
+
+def test_knobs_look_at_each_setting_once(monkeypatch):
+    looked = []
+
+    def look(setting, frames, device):
+        looked.append(setting)
+        return {"of": len(looked)}
+
+    monkeypatch.setattr(experiments_learn, "_learned", look)
+    rows = knobs(KNOBS["cpu"]).results["knobs"]
+    assert len(set(looked)) == len(looked) < sum(map(len, rows.values()))
+    assert rows["lam"]["0.1"] == rows["latent"]["32"] != rows["latent"]["8"]
+
+
+def test_who_plans_is_asked_how_far_ahead_it_imagines():
+    rows = success(replace(SUCCESS["cpu"], settings=(TINY,), far=NEVER)).results["worlds"]["rooms"]
+    assert "foresight" not in rows["chance"]
+    for errors in rows["sigreg"]["foresight"].values():
+        assert len(errors) == TINY.plan.horizon and all(error > 0 for error in errors)
 
 
 def test_a_figure_shows_each_training_beside_their_mean():
