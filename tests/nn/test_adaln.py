@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minilab.nn.adaln import AdaLNBlock, LevelEmbedding, positions
+from minilab.nn.adaln import AdaLNBlock, LevelEmbedding, few_tokens, positions
 
 
 def test_a_fresh_block_is_the_identity():
@@ -52,6 +52,27 @@ def test_block_equals_its_formula_written_out():
     hidden = torch.nn.functional.gelu(h @ block.up.weight.T + block.up.bias)
     y = y + g2 * (hidden @ block.down.weight.T + block.down.bias)
     torch.testing.assert_close(block(x, c)[0], y, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_written_out_is_torchs_with_its_gradients(causal):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    ours = few_tokens(q, k, v, is_causal=causal)
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)  # scores are in float32
+    weight = torch.randn_like(ours)
+    for a, b in zip(torch.autograd.grad((ours * weight).sum(), (q, k, v)),
+                    torch.autograd.grad((theirs * weight).sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+def test_attention_written_out_drops_weights_and_keeps_their_mean():
+    torch.manual_seed(0)
+    q, k, v = torch.zeros(4000, 1, 2, 4), torch.randn(4000, 1, 2, 4), torch.ones(4000, 1, 2, 4)
+    seen = few_tokens(q, k, v, dropout_p=0.25)  # equal weights, of which some are gone and the others 4 / 3
+    assert sorted({round(float(x), 4) for x in seen.flatten()}) == [0.0, round(2 / 3, 4), round(4 / 3, 4)]
+    assert seen.mean() == pytest.approx(1, abs=0.02)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused_unless_they_have_a_width_of_their_own():

@@ -30,6 +30,15 @@ def test_a_block_equals_torchs_encoder_layer():
     torch.testing.assert_close(block(x), theirs(x), atol=1e-5, rtol=1e-5)
 
 
+def test_a_block_of_which_one_token_is_wanted_gives_it_as_the_whole_block_does():
+    torch.manual_seed(0)
+    block = ViTBlock(12, 3, 24)
+    x = torch.randn(2, 5, 12)
+    torch.testing.assert_close(block(x, only=1), block(x)[:, :1])
+    model = ViT(SMALL)
+    torch.testing.assert_close(model(frames()), model._seen(frames())[:, 0])
+
+
 def test_the_default_is_vit_tiny_to_the_parameter():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(hidden_size=192, num_hidden_layers=12, num_attention_heads=3,

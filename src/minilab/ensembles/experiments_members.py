@@ -16,7 +16,7 @@ from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import Place, for_ensembles, runs_at
 from minilab.ensembles.runs import Run, Task, members, parameters
 from minilab.ensembles.scaling import fit_power_law
-from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, told
+from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, told
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ MEMBERS = {
     "cpu": MembersPreset("cpu", QUICK, 0, (Place(1, 1e-2, 0.4), Place(2, 1e-2, 0.2)), K=3, calibrated=4, device="cpu"),
     "two-cores": MembersPreset("two-cores", LAPTOP, 1, (Place(16, 1e-2, 0.4), Place(32, 1e-2, 0.2),
                                                         Place(32, 1e-2, 0.4), Place(8, 1e-2, 0.8)), device="cpu"),
-    "gpu": MembersPreset("gpu", CARD, 1, (Place(16, 3e-3, 1.6), Place(32, 3e-3, 0.8), Place(32, 3e-3, 1.6),
-                                          Place(64, 3e-3, 0.4)), device="cuda"),
+    "gpu": MembersPreset("gpu", TUNED, 1, (TUNED.regularized[1], Place(64, 3e-3, 0.8), Place(64, 3e-3, 1.6),
+                                           Place(16, 3e-3, 3.2)), device="cuda"),
 }
 
 
@@ -109,7 +109,7 @@ class JointPreset:
 JOINT = {
     "cpu": JointPreset("cpu", QUICK, K=4, device="cpu"),
     "two-cores": JointPreset("two-cores", LAPTOP, K=4, device="cpu"),
-    "gpu": JointPreset("gpu", CARD, device="cuda"),
+    "gpu": JointPreset("gpu", TUNED, device="cuda"),
 }
 
 

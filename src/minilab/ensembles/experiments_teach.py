@@ -21,7 +21,7 @@ from minilab.ensembles.members import Hyper, RunConfig, train_members
 from minilab.ensembles.model import Stack, stack
 from minilab.ensembles.recipes import Place
 from minilab.ensembles.runs import Task, worth_compiling
-from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
+from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study
 from minilab.nn.transformer import Transformer
 
 
@@ -42,6 +42,7 @@ class DistillPreset:
     K: int = 8
     pool: float = 10.0  # sampled tokens, as a multiple of the real ones
     w: float = 0.75  # share of samples in a batch
+    at_once: int = 512  # windows that are written side by side
     seeds: tuple[int, ...] = (0,)  # of students
     seed: int = 0
     threads: int | None = 1
@@ -53,8 +54,8 @@ DISTILL = {
                          device="cpu"),
     "two-cores": DistillPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.4), Place(32, 1e-2, 0.2),
                                Place(16, 1e-2, 0.1), pool=5.0, device="cpu"),
-    "gpu": DistillPreset("gpu", CARD, 1, Place(16, 3e-3, 1.6), Place(32, 3e-3, 0.8), Place(16, 3e-3, 0.1),
-                         seeds=(0, 1, 2), device="cuda"),
+    "gpu": DistillPreset("gpu", TUNED, 1, TUNED.regularized[1], Place(64, 3e-3, 0.8), Place(16, 3e-3, 0.1),
+                         at_once=2048, seeds=(0, 1, 2), device="cuda"),
 }
 
 
@@ -74,7 +75,8 @@ def distill(preset: DistillPreset) -> Record:
         generator = torch.Generator().manual_seed(preset.seed + 1000 * seed)
         n = round(preset.pool * len(real))
         first = real[torch.randint(len(real), (n,), generator=generator).to(device), 0]  # as real windows begin
-        pools = {source: sample_windows(teachers, n, task.data.length, generator, start_token=first, source=source)
+        pools = {source: sample_windows(teachers, n, task.data.length, generator, start_token=first, source=source,
+                                        batch=preset.at_once)
                  for source in ("mixture", "ensemble", 0)}
         mixed = {source: distilled(real, pool, preset.w) for source, pool in pools.items()}
         arms = {"from a mixture of members": {"windows": mixed["mixture"].windows, "draw": mixed["mixture"].order},
@@ -127,7 +129,7 @@ DOWNSTREAM = {
                             questions=8, device="cpu"),
     "two-cores": DownstreamPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.1), Place(16, 1e-2, 0.4),
                                   Place(32, 1e-2, 0.2), questions=1000, device="cpu"),
-    "gpu": DownstreamPreset("gpu", CARD, 1, Place(8, 3e-3, 0.1), Place(16, 3e-3, 1.6), Place(32, 3e-3, 0.8),
+    "gpu": DownstreamPreset("gpu", TUNED, 1, TUNED.standard[1], TUNED.regularized[1], Place(64, 3e-3, 0.8),
                             device="cuda"),
 }
 
@@ -174,7 +176,7 @@ class ContinuedPreset:
 CONTINUED = {
     "cpu": ContinuedPreset("cpu", QUICK, 0, Place(2, 1e-2, 0.4), 512, epochs=(1, 2), K=2, device="cpu"),
     "two-cores": ContinuedPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.4), 16_384, device="cpu"),
-    "gpu": ContinuedPreset("gpu", CARD, 1, Place(16, 3e-3, 1.6), 2**17, lr=1e-3, device="cuda"),
+    "gpu": ContinuedPreset("gpu", TUNED, 1, TUNED.regularized[1], 2**17, lr=1e-3, device="cuda"),
 }
 
 

@@ -97,6 +97,12 @@ CARD = Study(
     regularized=(Place(32, 3e-3, 0.8), Place(16, 3e-3, 1.6), Place(16, 3e-3, 1.6), Place(16, 3e-3, 1.6)),
     batch=16, precision="bf16", workers=8, most=8,
 )
+# The same, with searches that begin where those of `sizes` ended.
+TUNED = replace(
+    CARD,
+    standard=(Place(16, 1e-2, 0.1), Place(16, 3e-3, 0.1), Place(8, 1e-3, 0.1), Place(8, 1e-3, 0.1)),
+    regularized=(Place(64, 3e-3, 1.6), Place(32, 3e-3, 1.6), Place(16, 3e-3, 1.6), Place(16, 3e-3, 3.2)),
+)
 # For tests and the live preset: it has learned next to nothing.
 QUICK = Study(
     Data(1024, length=32, valid_tokens=512),

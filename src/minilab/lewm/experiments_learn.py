@@ -10,7 +10,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS, Trained
-from minilab.lewm.experiments_plan import SUCCESS, imagination
+from minilab.lewm.experiments_plan import PUSHT, imagination
 from minilab.lewm.learn import diagnose
 from minilab.lewm.model import compact, convolutions
 from minilab.lewm.probes import gather, probe
@@ -124,7 +124,7 @@ KNOBS = {
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
     # What it takes to see the block's angle.
     "gpu-pusht": KnobsPreset(
-        "gpu-pusht", with_learning(replace(SUCCESS["gpu-pusht"].settings[0], config=compact(10), seeds=(0,)),
+        "gpu-pusht", with_learning(replace(PUSHT, config=compact(10), seeds=(0,)),
                                    steps=20_000, lam=0.09),
         lam=(0.03, 0.3, 1.0), batch=(), directions=(), latent=(192, 384), history=(), heads=("layer",),
         encoders=(convolutions(),), threads=4, device="cuda"),

@@ -9,7 +9,7 @@ import torch
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS
-from minilab.lewm.experiments_plan import SUCCESS
+from minilab.lewm.experiments_plan import PUSHT, SUCCESS
 from minilab.lewm.probes import gather, probe
 from minilab.lewm.straight import distance_curve, position_grid, principal, straightness
 from minilab.lewm.study import QUICK, Ground, Setting, rooms
@@ -32,7 +32,7 @@ PROBES = {
     "cpu": LookPreset("cpu", (QUICK,), arms=("sigreg",), frames=400, device="cpu"),
     "two-cores": LookPreset("two-cores", SUCCESS["two-cores"].settings, arms=("sigreg", "pldm"), device="cpu"),
     "gpu": LookPreset("gpu", SUCCESS["gpu"].settings, device="cuda"),
-    "gpu-pusht": LookPreset("gpu-pusht", SUCCESS["gpu-pusht"].settings, arms=("sigreg",), device="cuda"),
+    "gpu-pusht": LookPreset("gpu-pusht", (PUSHT,), arms=("sigreg", "pldm_tuned"), device="cuda"),
 }
 
 

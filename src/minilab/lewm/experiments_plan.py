@@ -60,6 +60,7 @@ def card(recipe: Recipe, config: model.LeWMConfig, *, steps: int, lam: float = 0
                    **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), "drawn": True, **options})
 
 
+PUSHT = card(Recipe("pusht", 3000, steps=200, shard=125), model.light(10), steps=40_000, lam=0.3, swift=True)
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
     "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=60)), arms=ONE_TOKEN, device="cpu"),
@@ -69,9 +70,9 @@ SUCCESS = {
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
-    "gpu-pusht": SuccessPreset("gpu-pusht", (
-        card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.3, swift=True),),
-        arms=("sigreg", "chance"), threads=4, device="cuda"),
+    "gpu-pusht": SuccessPreset("gpu-pusht", (PUSHT,), arms=("sigreg", "chance"), threads=4, device="cuda"),
+    "gpu-pusht-rivals": SuccessPreset("gpu-pusht-rivals", (PUSHT,), arms=("pldm_tuned", "cloning"), threads=4,
+                                      device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
         arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
@@ -138,8 +139,7 @@ PLANNERS = {
                           methods=("cem", "look after each block"), device="cpu"),
     "two-cores": PlannersPreset("two-cores", SUCCESS["two-cores"].settings[0], device="cpu"),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
-    "gpu-pusht": PlannersPreset("gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], tasks=60), arms=("sigreg",),
-                                device="cuda"),
+    "gpu-pusht": PlannersPreset("gpu-pusht", replace(PUSHT, tasks=60), arms=("sigreg",), device="cuda"),
 }
 
 

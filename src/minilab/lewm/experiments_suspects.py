@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.lewm.experiments_plan import SUCCESS, by_case
+from minilab.lewm.experiments_plan import PUSHT, SUCCESS, by_case
 from minilab.lewm.experiments_reach import way
 from minilab.lewm.model import LeWM
 from minilab.lewm.oracle import Reader, TrueWorld, drawn, learn_reader, places, read, watched
@@ -50,7 +50,7 @@ SUSPECTS = {
                                       methods=("cem",), device="cpu"),
     "gpu": SuspectsPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-rooms": SuspectsPreset("gpu-rooms", far(SUCCESS["gpu"].settings[0]), device="cuda"),
-    "gpu-pusht": SuspectsPreset("gpu-pusht", replace(SUCCESS["gpu-pusht"].settings[0], tasks=60), threads=16,
+    "gpu-pusht": SuspectsPreset("gpu-pusht", replace(PUSHT, tasks=20), methods=("icem",), threads=12,
                                 device="cuda"),  # the simulator takes as many
 }
 

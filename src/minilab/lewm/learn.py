@@ -64,7 +64,7 @@ class LearnConfig:
     clip: float = 1.0
     log_every: int = 50
     precision: str = "auto"
-    compile: bool = False  # transformer blocks
+    compile: bool = False  # transformer blocks and SIGReg
     replay: bool = True  # a step on a GPU is one CUDA graph; a loss of your own must then never wait for the GPU
 
     def __post_init__(self) -> None:
@@ -87,12 +87,12 @@ class Loss(NamedTuple):
 
 
 def lewm_loss(model: nn.Module, clip: Clip, generator: torch.Generator | None = None, *, lam: float,
-              directions: int = 1024, group: "dist.ProcessGroup | None" = None) -> Loss:
+              directions: int = 1024, group: "dist.ProcessGroup | None" = None, compile: bool = False) -> Loss:
     """prediction + lam * sigreg. With a `group`, SIGReg is that of all its processes' clips."""
     z, predicted = model(clip.frames, clip.actions)
     prediction = (predicted - z[:, 1:]).float().square().mean()
     steps = (z if lam else z.detach()).transpose(0, 1)  # T B D; with lam = 0 it is only measured
-    spread = sigreg(steps, generator, directions=directions, group=group)
+    spread = sigreg(steps, generator, directions=directions, group=group, compile=compile)
     return Loss(prediction + lam * spread, prediction, spread)
 
 
@@ -196,7 +196,7 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
 
     def total(model: nn.Module, drawn: tuple[Clip, torch.Generator]) -> Tensor:
         parts = loss(model, *drawn) if loss else lewm_loss(model, *drawn, lam=config.lam, directions=config.directions,
-                                                           group=group)
+                                                           group=group, compile=config.compile)
         latest[:] = [Loss(*(part.detach() for part in parts[:3]), {k: v.detach() for k, v in parts.terms.items()})]
         return parts.total
 

@@ -17,7 +17,9 @@ and SIGReg is the mean of EP_m. Notable:
 Shapes: T time steps, N samples, D width, M directions, K knots. * stands for any leading dimensions.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -60,18 +62,25 @@ def epps_pulley(h: Float[Tensor, "*T N M"], *, knots: int = 17, t_max: float = 3
 
 
 def sigreg(z: Float[Tensor, "*T N D"], generator: torch.Generator | None = None, *, directions: int = 1024,
-           knots: int = 17, t_max: float = 3.0, group: "dist.ProcessGroup | None" = None) -> Float[Tensor, ""]:
+           knots: int = 17, t_max: float = 3.0, group: "dist.ProcessGroup | None" = None, compile: bool = False
+           ) -> Float[Tensor, ""]:
     """The mean statistic of `z` along fresh random directions, each time step a batch of its own.
 
     In float32 at least, whatever autocast says: in 16 bits the phase t * h of a far point is noise. With a `group`, all
-    its processes use the directions of the first.
+    its processes use the directions of the first. With `compile` the T N M K phases are never written to memory.
     """
+    statistic = _compiled() if compile else epps_pulley
     with torch.autocast(z.device.type, enabled=False):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         v = random_directions(z.shape[-1], directions, generator, like=z)
         if group is not None:
             dist.broadcast(v, group=group, group_src=0)
-        return epps_pulley(z @ v, knots=knots, t_max=t_max, group=group).mean()
+        return statistic(z @ v, knots=knots, t_max=t_max, group=group).mean()
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(epps_pulley, dynamic=False)
 
 
 def random_directions(D: int, M: int, generator: torch.Generator | None = None, *, like: Tensor | None = None

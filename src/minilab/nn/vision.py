@@ -71,27 +71,29 @@ class ViT(_Encoder):
         D, P = config.width, (config.image // config.patch) ** 2
         self.embed = nn.Conv2d(3, D, config.patch, stride=config.patch)
         self.cls, self.positions = nn.Parameter(torch.zeros(1, 1, D)), nn.Parameter(torch.zeros(1, 1 + P, D))
-        self.blocks = nn.Sequential(*(ViTBlock(D, config.heads, config.hidden) for _ in range(config.depth)))
+        self.blocks = nn.ModuleList(ViTBlock(D, config.heads, config.hidden) for _ in range(config.depth))
         self.norm = nn.LayerNorm(D)
         self.apply(_init)
         for parameter in (self.cls, self.positions):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, images: Images) -> Float[Tensor, "B D"]:
-        return self._all(images)[:, 0]
+        return self._seen(images, only=1)[:, 0]
 
     def tokens(self, images: Images) -> Float[Tensor, "B P D"]:
         """The patches' vectors, row by row."""
-        return self._all(images)[:, 1:]
+        return self._seen(images)[:, 1:]
 
-    def _all(self, images: Images) -> Float[Tensor, "B P1 D"]:
+    def _seen(self, images: Images, only: int | None = None) -> Float[Tensor, "B only D"]:
         x = self.embed(self.normalized(images)).flatten(2).mT  # B P D
         x = torch.cat((self.cls.expand(len(x), -1, -1), x), dim=1) + self.positions
-        return self.norm(self.blocks(x))
+        for i, block in enumerate(self.blocks, start=1):
+            x = block(x, only if i == len(self.blocks) else None)
+        return self.norm(x[:, :only])
 
 
 class ViTBlock(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x))."""
+    """x + attention(norm(x)), then x + MLP(norm(x)). With `only`, of the first so many tokens, which see all."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -102,10 +104,11 @@ class ViTBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], only: int | None = None) -> Float[Tensor, "B only D"]:
         B, T, D = x.shape
         q, k, v = self.qkv(self.norms[0](x)).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # B H T d
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, T, D))
+        x, q = x[:, :only], q[:, :, :only]
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
         return x + self.down(F.gelu(self.up(self.norms[1](x))))
 
 

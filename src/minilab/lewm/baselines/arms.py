@@ -143,11 +143,11 @@ def train_arm(name: str, config: LeWMConfig, draw: Draw, learning: LearnConfig, 
 
 def sigreg_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
     """LeWM's own."""
-    return lewm_loss(model, clip, generator, lam=learning.lam, directions=learning.directions)
+    return lewm_loss(model, clip, generator, lam=learning.lam, directions=learning.directions, compile=learning.compile)
 
 
 def prediction_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
-    return lewm_loss(model, clip, generator, lam=0.0, directions=learning.directions)
+    return lewm_loss(model, clip, generator, lam=0.0, directions=learning.directions, compile=learning.compile)
 
 
 def stop_gradient_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
@@ -195,7 +195,7 @@ def regularized_reconstruction_loss(aided: Aided, clip: Clip, generator: torch.G
     """LeWM's own loss, and pictures drawn from the latents: the paper's ablation. Its weight is not published."""
     z, predicted = aided(clip.frames, clip.actions)
     prediction, drawn = _error(predicted, z[:, 1:]), _drawn(aided, z, clip)
-    spread = sigreg(z.transpose(0, 1), generator, directions=learning.directions)
+    spread = sigreg(z.transpose(0, 1), generator, directions=learning.directions, compile=learning.compile)
     return Loss(prediction + learning.lam * spread + weight * drawn, prediction, spread, {"reconstruction": drawn})
 
 
@@ -217,7 +217,7 @@ def _error(predicted: Float[Tensor, "B T1 D"], target: Float[Tensor, "B T1 D"]) 
 
 def _measured(z: Float[Tensor, "B T D"], generator: torch.Generator, learning: LearnConfig) -> Float[Tensor, ""]:
     """SIGReg of latents that it does not act on."""
-    return sigreg(z.detach().transpose(0, 1), generator, directions=learning.directions)
+    return sigreg(z.detach().transpose(0, 1), generator, directions=learning.directions, compile=learning.compile)
 
 
 # What is built. The model comes first: its first weights do not depend on what stands beside it.
