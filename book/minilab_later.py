@@ -1,13 +1,16 @@
-"""Interactive figures that wait until the reader comes near: their data and their scripts lie in files of their own.
+"""Figures that wait until the reader comes near: data, scripts and pictures lie in files of their own.
 
 In a notebook a figure is whole: data and script stand in its output. In a page of the book that is up to half of what
 is sent before a word shows. So both move to `_static/figures`, one file a figure, and `static/later.js` asks for it
 when the figure is near the window. Until then, and without scripts, a figure shows its table.
 
+Pictures that stand in a page as base64 go the same way: films, and the pixels of a drawing.
+
 A figure's script takes all figures of its kind that are not live yet. Those that wait are marked, so that it leaves
 them alone.
 """
 
+import base64
 import hashlib
 import re
 from pathlib import Path
@@ -17,6 +20,8 @@ from posixpath import relpath
 ENDING = re.compile(
     r'<script type="application/json">(?P<data>[^<]*)</script>\n<script>(?P<code>\(\(\) => \{\n.*?\n\}\)\(\);)</script>'
     r"</figure>", re.DOTALL)  # fmt: skip
+PICTURE = re.compile(r'<(?P<tag>img|image)(?P<before> [^<>]*?)\b(?P<name>src|href)="data:image/(?P<kind>png|webp|jpeg);'
+                     r'base64,(?P<data>[^"]{1500,})"')  # a smaller one is not worth a request
 FOLDER = "_static/figures"
 FILE = """for (const part of document.querySelectorAll('script[data-figure="{name}"]')) {{
   part.textContent = JSON.stringify({data});
@@ -25,6 +30,19 @@ FILE = """for (const part of document.querySelectorAll('script[data-figure="{nam
 {code}
 """
 LIVE = "[data-live]", '[data-live=""]'  # a style for figures that are live is none for those that wait
+
+
+def pictured(body: str, here: str, out: Path) -> str:
+    """A page's body with its larger pictures in files below `out`; `here` is the page's folder in it."""
+    def moved(found: re.Match) -> str:
+        content = base64.b64decode(found["data"])
+        file = f"{FOLDER}/{hashlib.sha256(content).hexdigest()[:12]}.{found['kind']}"
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        (out / file).write_bytes(content)
+        waits = ' loading="lazy"' if found["tag"] == "img" else ""
+        return f'<{found["tag"]}{waits}{found["before"]}{found["name"]}="{relpath(file, here)}"'
+
+    return PICTURE.sub(moved, body)
 
 
 def postponed(body: str, here: str, out: Path) -> str:

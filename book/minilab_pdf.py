@@ -69,6 +69,8 @@ def article(soup: BeautifulSoup, page: str, pages: list[str]):
             link["href"] = "#" + anchor(there, inside)
         elif there.startswith(UNPRINTED):
             link.unwrap()
+    for picture in text.select("img[loading]"):
+        del picture["loading"]
     for part in text.select("script[data-src]"):  # on paper nothing waits
         part.insert_after(soup.new_tag("script", src=part["data-src"]))
     text["id"] = anchor(page)
@@ -86,6 +88,7 @@ def joined(book: Path, settings: dict) -> str:
         soup = parsed(book / page)
         for script in soup.head.find_all("script"):
             if "mathjax" in (script.get("src") or "") or "window.MathJax" in script.text:
+                del script["type"]  # on paper nothing waits
                 mathematics[str(script)] = None
         text = article(soup, page, pages)
         title = text.h1.get_text().strip()

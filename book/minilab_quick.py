@@ -2,7 +2,7 @@
 
 - Scripts run once the page is read, in their order. The one that inline scripts build on stands in the page itself.
 - Style sheets come as one file.
-- The index of the search is loaded by the page that searches, and an interactive figure by who comes near it.
+- The index of the search is loaded by the page that searches, and an interactive figure or a film by who comes near it.
 - A page is light or dark before anything of it shows, and without scripts it is light.
 - Each page says in a sentence what it is about, for those who list it.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 
 from docutils import nodes
-from minilab_later import postponed
+from minilab_later import pictured, postponed
 
 LINK = re.compile(r'\s*<link [^>]*href="((?:[^"?]*/)?_static/[^"?]*\.css)[^"]*"[^>]*>')
 SCRIPT = re.compile(r'<script(?P<rest>[^>]*\ssrc="(?P<src>[^"?]*)[^"]*"[^>]*)></script>')
@@ -61,7 +61,7 @@ def quickened(page: Path, out: Path, used: set[str]) -> str:
 
     for late, early in zip(LATE, EARLY, strict=True):
         head = head.replace(late, early)
-    return SCRIPT.sub(later, head) + end + postponed(body, here, out)
+    return SCRIPT.sub(later, head) + end + postponed(pictured(body, here, out), here, out)
 
 
 def joined(sheets: list[str], out: Path, used: set[str]) -> str:

@@ -42,8 +42,8 @@
     card.innerHTML = text;
     card.hidden = false;
     card.style.visibility = "hidden"; // until its mathematics is set
-    if (window.MathJax?.startup) {
-      await MathJax.startup.promise;
+    if (window.minilabMath && card.querySelector(".math")) {
+      await window.minilabMath();
       MathJax.typesetClear([card]);
       await MathJax.typesetPromise([card]);
       place(link); // near the window, where formulas are set

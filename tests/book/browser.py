@@ -40,8 +40,8 @@ AXE_OPTIONS = (
 # All formulas and all figures, not only those near the window.
 TYPESET = """async () => {
   await window.minilabFigures?.();
-  if (!window.MathJax?.startup) return;
-  await MathJax.startup.promise;
+  if (!window.minilabMath) return;
+  await window.minilabMath();
   await MathJax.startup.document.lazyTypesetAll();
 }"""
 WIDTHS = (390, 1440)

@@ -1,11 +1,13 @@
 """What book/minilab_later.py does to interactive figures, on a small page and on the built book."""
 
+import base64
 import json
 import re
+import textwrap
 
 import pytest
 from browser import BOOK, serve
-from minilab_later import ENDING, postponed
+from minilab_later import ENDING, pictured, postponed
 
 SCRIPT = """for (const root of document.querySelectorAll("figure.minilab-count:not([data-live])")) {
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
@@ -40,6 +42,20 @@ def test_data_and_script_leave_the_page_and_the_rest_stays(site):
     assert '"n"' not in page and "JSON.parse" not in page and page.count('data-live="later"') == 2
     assert 'figure[data-live=""] table' in page and "still 1" in page and "still 2" in page
     assert postponed("<body><figure>plain</figure></body>", "", site) == "<body><figure>plain</figure></body>"
+
+
+def test_a_picture_leaves_the_page_byte_by_byte_unless_it_is_small(tmp_path):
+    content = bytes(range(256)) * 8
+    data = "\n".join(textwrap.wrap(base64.b64encode(content).decode(), 76))
+    film = f'<img class="film" alt="runs" width="2" height="1" src="data:image/webp;base64,{data}">'
+    pixels = f'<svg><image width="2" href="data:image/png;base64,\n{data}" height="1"/></svg>'
+    small = '<img alt="dot" src="data:image/png;base64,AAAA">'
+    page = pictured(film + pixels + small, "chapters", tmp_path)
+    files = {file.suffix: file for file in tmp_path.rglob("_static/figures/*")}
+    assert [file.read_bytes() for file in files.values()] == [content] * 2
+    there = {kind: f"../_static/figures/{file.name}" for kind, file in files.items()}
+    assert page == (f'<img loading="lazy" class="film" alt="runs" width="2" height="1" src="{there[".webp"]}">'
+                    f'<svg><image width="2" href="{there[".png"]}" height="1"/></svg>{small}')
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_a_preview_comes_and_goes(theme, browser):
         said = []
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.goto(site + "chapters/common-thread.html")
-        page.evaluate("() => MathJax.startup.promise.then(() => true)")
+        page.evaluate("() => window.minilabMath().then(() => true)")
         link, card = page.locator('a.internal[href$="#equation-eq-residual"]').first, page.locator(CARD)
 
         link.hover()

@@ -107,7 +107,7 @@ def test_mathml_says_what_mathjax_says(browser):
     with serve(BOOK) as site:
         page = browser.new_page()
         page.goto(site + "chapters/notation.html")
-        page.evaluate("() => MathJax.startup.promise.then(() => true)")
+        page.evaluate("() => window.minilabMath().then(() => true)")
         theirs = page.evaluate("all => all.map(([tex, display]) => MathJax.tex2mml(tex, {display}))", given)
         page.close()
     different = [
