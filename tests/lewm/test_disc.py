@@ -162,5 +162,19 @@ def test_the_pushing_policy_moves_the_disc_far_the_weak_one_less_and_chance_hard
 
 def test_the_disc_is_found_by_its_name():
     assert isinstance(world_named("disc"), Disc) and isinstance(WORLD, World)
-    with pytest.raises(ValueError, match="no policy 'noisy'; choose one of mixed, push, weak, random"):
+    with pytest.raises(ValueError, match="no policy 'noisy'; choose one of mixed, push, half, wavering, weak, random"):
         WORLD.policy("noisy", 1, generator())
+
+
+def test_who_wavers_pushes_half_of_the_time_in_every_episode_and_half_the_copies_of_half_always():
+    def pushing(name: str) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        policy, state, shares = Disc().policy(name, 100, generator), Disc().reset(100, generator), []
+        for _ in range(200):
+            policy.act(state)
+            shares.append(~policy.weak[:, 0])
+        return torch.stack(shares).float().mean(dim=0)  # of each copy
+
+    assert set(pushing("half").tolist()) == {0.0, 1.0} and pushing("half").mean() == pytest.approx(0.5, abs=0.1)
+    wavering = pushing("wavering")
+    assert wavering.mean() == pytest.approx(0.5, abs=0.05) and 0.1 < wavering.min() and wavering.max() < 0.9

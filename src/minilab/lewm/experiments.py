@@ -2,6 +2,7 @@
 
 from minilab.core.records import Experiment
 from minilab.lewm import (
+    experiments_diet,
     experiments_learn,
     experiments_look,
     experiments_plan,
@@ -19,6 +20,7 @@ EXPERIMENTS = {
     "planners": Experiment(experiments_plan.planners, experiments_plan.PLANNERS),
     "crossing": Experiment(experiments_reach.crossing, experiments_reach.CROSSING),
     "suspects": Experiment(experiments_suspects.suspects, experiments_suspects.SUSPECTS),
+    "diet": Experiment(experiments_diet.diet, experiments_diet.DIET),
     "probes": Experiment(experiments_look.probes, experiments_look.PROBES),
     "surprise": Experiment(experiments_look.surprise, experiments_look.SURPRISE),
     "planning_speed": Experiment(experiments_speed.planning_speed, experiments_speed.PLANNING_SPEED),

@@ -27,6 +27,7 @@ SPEED, SUBSTEPS = 6.0, 4
 SUCCESS = 12.0
 LOW, HIGH = MARGIN - 0.5, FRAME - MARGIN - 0.5  # the table's edges, where a pixel i reaches from i - 0.5 to i + 0.5
 SLACK = 1e-3  # an overlap that rounding may leave
+WEAK = {"mixed": 0.25, "push": 0.0, "half": 0.5, "wavering": 0.5, "weak": 1.0}  # share of each policy's copies
 BLUE, GRAY = (65.0, 105.0, 225.0), (119.0, 136.0, 153.0)
 
 
@@ -34,7 +35,7 @@ class Disc:
     """The world. It has no state of its own."""
 
     name, version, state_dim, action_dim, frame = "disc", "1", 4, 2, FRAME
-    policies = ("mixed", "push", "weak", "random")
+    policies = ("mixed", "push", "half", "wavering", "weak", "random")
     quantities = {"agent xy": slice(0, 2), "disc xy": slice(2, 4)}
 
     def reset(self, n: int, generator: torch.Generator) -> Float[Tensor, "n S"]:
@@ -80,18 +81,20 @@ class Disc:
         return (state - goal)[:, 2:].norm(dim=1) < SUCCESS
 
     def policy(self, name: str, copies: int, generator: torch.Generator) -> Policy:
-        """"push" takes the disc places, "weak" bumps into it, "mixed" is three episodes of the first to one of it."""
+        """"push" takes the disc places, "weak" bumps into it, "mixed" is three episodes of the first to one of it and
+        "half" one to one; "wavering" is now the one and now the other within an episode."""
         if name == "random":
             return Uniform(self.action_dim, copies, generator)
-        if name in ("mixed", "push", "weak"):
-            return Pusher(copies, generator, weak={"mixed": 0.25, "push": 0.0, "weak": 1.0}[name])
+        if name in WEAK:
+            return Pusher(copies, generator, weak=WEAK[name], waver=0.1 if name == "wavering" else 0.0)
         raise ValueError(f"the disc has no policy {name!r}; choose one of {', '.join(self.policies)}")
 
 
 class Pusher:
     """Walks behind the disc, as seen from where the disc shall go, and pushes; a weak copy strolls around the disc.
 
-    A copy wants something else once it has it, and now and then before: some places cannot be pushed to.
+    A copy wants something else once it has it, and now and then before: some places cannot be pushed to. With a chance
+    of `waver` in each step it changes sides.
     """
 
     patience = 40  # steps that a wish lasts on average
@@ -99,24 +102,33 @@ class Pusher:
     turn = math.radians(40)  # how far ahead on its way around the disc it aims
     aligned = math.radians(20)  # so nearly behind the disc it pushes
 
-    def __init__(self, copies: int, generator: torch.Generator, *, weak: float, noise: float = 0.4,
+    def __init__(self, copies: int, generator: torch.Generator, *, weak: float, waver: float = 0.0, noise: float = 0.4,
                  repeat: float = 0.05) -> None:
-        self.generator, self.blur = generator, Blur(noise, repeat, generator)
+        self.generator, self.waver, self.blur = generator, waver, Blur(noise, repeat, generator)
         self.weak = torch.rand(copies, 1, generator=generator, device=generator.device) < weak
         self.wish = None  # where the disc shall go, or where a weak copy goes itself
 
     def act(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B A"]:
         pusher, disc = state.split(2, dim=1)
         draw = {"generator": self.generator, "device": state.device}
+        changed = self._changes(draw)
         near = disc + self.stroll * (2 * torch.rand(len(state), 2, **draw) - 1)
         fresh = torch.where(self.weak, _inside(near, PUSHER), _places(len(state), DISC, self.generator))
         anew = torch.rand(len(state), 1, **draw) < 1 / self.patience
         if self.wish is not None:
             there = (self.wish - torch.where(self.weak, pusher, disc)).norm(dim=1, keepdim=True) < SPEED
-            fresh = torch.where(anew | there, fresh, self.wish)
+            fresh = torch.where(anew | there | changed, fresh, self.wish)
         self.wish = fresh
         waypoint = torch.where(self.weak, self.wish, self._behind(pusher, disc))
         return self.blur(unit(waypoint - pusher))
+
+    def _changes(self, draw: dict) -> Bool[Tensor, "B 1"]:
+        """Who changes sides in this step."""
+        if not self.waver:
+            return torch.zeros_like(self.weak)
+        changed = torch.rand(self.weak.shape, **draw) < self.waver
+        self.weak = self.weak ^ changed
+        return changed
 
     def _behind(self, pusher: Float[Tensor, "B 2"], disc: Float[Tensor, "B 2"]) -> Float[Tensor, "B 2"]:
         """The next point of a way around the disc to the side that the wish is not on; there, a point inside it."""
