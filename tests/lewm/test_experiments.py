@@ -23,11 +23,12 @@ TINY = replace(with_learning(QUICK, steps=4, batch=16, directions=16, log_every=
                recipe=Recipe("rooms", 100, "noisy"), tasks=4, budget=10, plan=small(samples=8, elites=2, iterations=1))
 CHANGES = {"collapse": {"frames": 60, "arms": ("sigreg", "ema", "pldm", "prediction", "frozen_random")},
            "probes": {"frames": 60}, "crossing": {"budget": 10}, "surprise": {"films": 6}, "success": {"far": 50},
-           "suspects": {"pictures": 60, "reader_steps": 2, "pairs": 20}}
+           "suspects": {"pictures": 60, "reader_steps": 2, "pairs": 20},
+           "diet": {"pictures": 60, "reader_steps": 2, "clips": 20, "policies": ("mixed", "wavering")}}
 FIGURES = {"collapse": (figures_records.collapse, figures_records.curves), "knobs": (figures_records.knobs,),
            "success": (figures_records.success,), "crossing": (figures_records.crossing,),
            "planners": (figures_records.planners,), "suspects": (figures_records.suspects,),
-           "probes": (lambda r: figures_records.probes(r, "rooms"),),
+           "diet": (figures_records.diet,), "probes": (lambda r: figures_records.probes(r, "rooms"),),
            "surprise": (lambda r: figures_records.surprise(r, "rooms"),),
            "shape": (figures_records.maps, figures_records.distance)}
 
@@ -40,8 +41,8 @@ def _cache(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_experiment_runs_in_small_and_is_drawn(name):
     preset = EXPERIMENTS[name].presets["cpu"]
-    policy = "smooth" if name == "shape" else "noisy"
-    tiny = replace(TINY, recipe=replace(TINY.recipe, policy=policy))
+    world, policy = {"shape": ("rooms", "smooth"), "diet": ("disc", "")}.get(name, ("rooms", "noisy"))
+    tiny = replace(TINY, recipe=replace(TINY.recipe, world=world, policy=policy))
     setting = {"settings": (tiny,)} if hasattr(preset, "settings") else {"setting": tiny}
     record = EXPERIMENTS[name].run(replace(preset, **setting, **CHANGES.get(name, {})))
     numbers = dict(flatten(record.results))

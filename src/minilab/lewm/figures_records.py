@@ -16,9 +16,10 @@ from minilab.core.style import INK, PALETTE, figure
 
 LABELS = {"sigreg": "LeWM: SIGReg", "prediction": "prediction alone", "stop_gradient": "stop-gradient",
           "ema": "moving average", "hinge": "variance hinge", "pldm": "PLDM", "frozen_random": "frozen random tokens",
-          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning",
+          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning", "pldm_tuned": "PLDM, tuned for it",
           "chance": "random actions"}
-COLORS = {"sigreg": PALETTE.blue, "pldm": PALETTE.orange, "prediction": PALETTE.red, "frozen_learned": PALETTE.green}
+COLORS = {"sigreg": PALETTE.blue, "pldm": PALETTE.orange, "pldm_tuned": PALETTE.orange,
+          "prediction": PALETTE.red, "frozen_learned": PALETTE.green}
 FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orange),
          "teleported": ("teleported", PALETTE.blue)}
 WORLDS = {"rooms": "Two Rooms", "disc": "push a disc", "pusht": "Push-T", "cube": "cube"}
@@ -78,9 +79,12 @@ def knobs(record: Record, names: Sequence[str] = ("lam", "directions", "latent",
     return fig
 
 
-def success(record: Record) -> Figure:
-    """Near goals reached in each world by each rival."""
-    worlds = record.results["worlds"]
+def success(*records: Record) -> Figure:
+    """Near goals reached in each world by each rival, of records of different worlds or rivals."""
+    worlds: dict[str, dict] = {}
+    for record in records:
+        for world, rows in record.results["worlds"].items():
+            worlds.setdefault(world, {}).update(rows)
     fig, axes = figure(len(worlds), 1, height=0.7 + 1.5 * len(worlds), sharex=True, squeeze=False)
     for ax, (world, rows) in zip(axes[:, 0], worlds.items(), strict=True):
         found = {arm: row["near"] for arm, row in rows.items()}
@@ -137,6 +141,32 @@ def suspects(record: Record, case: str = "to be pushed") -> Figure:
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="goals reached (percent)", xlim=(-2, 102))
     fig.legend(*ax.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    return fig
+
+
+def diet(record: Record, case: str = "to be pushed") -> Figure:
+    """By what the recordings show: goals reached with each method, and how far off a place is five blocks ahead."""
+    policies = record.results["policies"]
+    names, methods = list(reversed(policies)), record.config["methods"]
+    rows = [policies[name] for name in names]
+    fig, (left, right) = figure(1, 2, height=1.3 + 0.42 * len(names), sharey=True)
+    for i, method in enumerate(methods):
+        at = [y + APART * ((len(methods) - 1) / 2 - i) for y in range(len(names))]
+        _shares(left, at, [row[method].get("cases", {}).get(case, row[method]) for row in rows], PALETTE[i],
+                "os^D"[i % 4], method)
+    left.set_yticks(range(len(names)), names)
+    left.set(xlabel="goals reached (percent)", xlim=(-2, 102))
+    for color, mark, blocks in ((PALETTE.red, "s", "drawn"), (PALETTE.green, "^", "recorded")):
+        found = [row["reading"][blocks] for row in rows]
+        right.plot([np.mean(each) for each in found], range(len(names)), mark, color=color, label=f"{blocks} actions")
+        right.plot([x for each in found for x in each], [y for y, each in enumerate(found) for _ in each], color=color,
+                   **TRAINING)
+    right.axvline(np.mean(rows[0]["reading"]["drawn, unmoved"]), color=INK, linewidth=1, linestyle=":",
+                  label="drawn, by who says that nothing moves")
+    right.set(xlabel="imagined place, off by (pixels)")
+    right.set_xlim(left=0)
+    for ax in (left, right):
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     return fig
 
 
