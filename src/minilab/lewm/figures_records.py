@@ -16,8 +16,8 @@ from minilab.core.style import INK, PALETTE, figure
 
 LABELS = {"sigreg": "LeWM: SIGReg", "prediction": "prediction alone", "stop_gradient": "stop-gradient",
           "ema": "moving average", "hinge": "variance hinge", "pldm": "PLDM", "frozen_random": "frozen random tokens",
-          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning", "pldm_tuned": "PLDM, tuned for it",
-          "chance": "random actions"}
+          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning",
+          "pldm_tuned": "PLDM, tuned for it", "chance": "random actions"}
 COLORS = {"sigreg": PALETTE.blue, "pldm": PALETTE.orange, "pldm_tuned": PALETTE.orange,
           "prediction": PALETTE.red, "frozen_learned": PALETTE.green}
 FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orange),
@@ -162,11 +162,12 @@ def diet(record: Record, case: str = "to be pushed") -> Figure:
         right.plot([x for each in found for x in each], [y for y, each in enumerate(found) for _ in each], color=color,
                    **TRAINING)
     right.axvline(np.mean(rows[0]["reading"]["drawn, unmoved"]), color=INK, linewidth=1, linestyle=":",
-                  label="drawn, by who says that nothing moves")
+                  label="drawn, unmoved")
     right.set(xlabel="imagined place, off by (pixels)")
     right.set_xlim(left=0)
-    for ax in (left, right):
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
+    handles, labels = (a + b for a, b in zip(left.get_legend_handles_labels(), right.get_legend_handles_labels(),
+                                             strict=True))
+    fig.legend(handles, labels, ncols=3, loc="outside lower center", frameon=False)
     return fig
 
 
