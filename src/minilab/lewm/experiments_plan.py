@@ -71,8 +71,8 @@ SUCCESS = {
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
     "gpu-pusht": SuccessPreset("gpu-pusht", (PUSHT,), arms=("sigreg", "chance"), threads=4, device="cuda"),
-    "gpu-pusht-rivals": SuccessPreset("gpu-pusht-rivals", (PUSHT,), arms=("pldm_tuned", "cloning"), threads=4,
-                                      device="cuda"),
+    "gpu-pusht-pldm": SuccessPreset("gpu-pusht-pldm", (PUSHT,), arms=("pldm_tuned",), threads=4, device="cuda"),
+    "gpu-pusht-cloning": SuccessPreset("gpu-pusht-cloning", (PUSHT,), arms=("cloning",), threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
         arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
