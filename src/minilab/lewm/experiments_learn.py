@@ -12,7 +12,7 @@ from minilab.core.records import Record
 from minilab.lewm.baselines.arms import ARMS, Trained
 from minilab.lewm.experiments_plan import PUSHT, imagination
 from minilab.lewm.learn import diagnose
-from minilab.lewm.model import compact, convolutions
+from minilab.lewm.model import convolutions
 from minilab.lewm.probes import gather, probe
 from minilab.lewm.sigreg import carried_over
 from minilab.lewm.straight import straightness
@@ -124,8 +124,7 @@ KNOBS = {
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
     # What it takes to see the block's angle.
     "gpu-pusht": KnobsPreset(
-        "gpu-pusht", with_learning(replace(PUSHT, config=compact(10), seeds=(0,)),
-                                   steps=20_000, lam=0.09),
+        "gpu-pusht", with_learning(replace(PUSHT, seeds=(0,)), steps=20_000, lam=0.09),
         lam=(0.03, 0.3, 1.0), batch=(), directions=(), latent=(192, 384), history=(), heads=("layer",),
         encoders=(convolutions(),), threads=4, device="cuda"),
 }

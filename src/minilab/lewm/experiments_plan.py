@@ -60,7 +60,7 @@ def card(recipe: Recipe, config: model.LeWMConfig, *, steps: int, lam: float = 0
                    **{"seeds": (0, 1, 2), "tasks": 200, "plan": paper(iterations), "drawn": True, **options})
 
 
-PUSHT = card(Recipe("pusht", 3000, steps=200, shard=125), model.light(10), steps=40_000, lam=0.3, swift=True)
+PUSHT = card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.3, swift=True)
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
     "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=60)), arms=ONE_TOKEN, device="cpu"),

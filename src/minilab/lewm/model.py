@@ -62,11 +62,6 @@ def compact(actions: int = 10, **options) -> LeWMConfig:
     return LeWMConfig(actions, **{**small, **options})
 
 
-def light(actions: int = 10, **options) -> LeWMConfig:
-    """The paper's predictor and latents behind the encoder of `compact`: nearly all of the time goes into encoding."""
-    return LeWMConfig(actions, **{"vision": compact().vision, "inner_norms": False, **options})
-
-
 def convolutions() -> VisionConfig:
     """An encoder for images of 64 pixels instead of `compact`'s; the paper tries a ResNet-18 for its own."""
     return VisionConfig("conv", image=64, width=256, channels=(32, 64, 128, 128))

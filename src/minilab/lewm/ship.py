@@ -1,7 +1,7 @@
 """The models that ship with minilab: a world model and a decoder for each world, as 8-bit integers."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from minilab.lewm.data import LICENCE, Scale
 from minilab.lewm.decoder import ConvDecoder, Decoder, learn_decoder, reconstruction_error
 from minilab.lewm.experiments_plan import PUSHT, SUCCESS
 from minilab.lewm.learn import diagnose, load_model, save_model
-from minilab.lewm.model import LeWM, compact
+from minilab.lewm.model import LeWM
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 
 
@@ -35,7 +35,7 @@ MODELS = {
     "two-cores": ModelsPreset("two-cores", rooms(steps=1500, tasks=100), device="cpu"),
     "gpu-rooms": ModelsPreset("gpu-rooms", SUCCESS["gpu"].settings[0], decoder_steps=4000, device="cuda"),
     "gpu-disc": ModelsPreset("gpu-disc", SUCCESS["gpu"].settings[1], decoder_steps=4000, device="cuda"),
-    "gpu-pusht": ModelsPreset("gpu-pusht", replace(PUSHT, config=compact(10)), decoder_steps=8000, device="cuda"),
+    "gpu-pusht": ModelsPreset("gpu-pusht", PUSHT, decoder_steps=8000, device="cuda"),
 }
 
 
