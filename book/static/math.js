@@ -1,7 +1,7 @@
 // MathJax comes when a formula is near the window or the reader begins to move, and sets formulas as they come near.
 // A long one scrolls sideways on a narrow page; the keyboard must be able to reach it.
 (() => {
-  const waiting = document.querySelector('script[src$="mathjax/startup.js"]');
+  const waiting = document.querySelector('script[src*="mathjax/startup.js"]');
   if (!waiting) return; // a page without formulas
   let asked;
   window.minilabMath = () => asked ??= new Promise((done) => {
