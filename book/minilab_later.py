@@ -22,6 +22,10 @@ ENDING = re.compile(
     r"</figure>", re.DOTALL)  # fmt: skip
 PICTURE = re.compile(r'<(?P<tag>img|image)(?P<before> [^<>]*?)\b(?P<name>src|href)="data:image/(?P<kind>png|webp|jpeg);'
                      r'base64,(?P<data>[^"]{1500,})"')  # a smaller one is not worth a request
+# What `minilab.core.style` writes around a drawing, and the height of a caption of one line with what is around it.
+DRAWN = re.compile(r'(?P<figure><figure class="minilab-figure" style="margin:0)'
+                   r'(?P<svg>"><svg [^>]* width="(?P<width>\d+)" height="(?P<height>\d+)")')
+CAPTION = 41
 FOLDER = "_static/figures"
 FILE = """for (const part of document.querySelectorAll('script[data-figure="{name}"]')) {{
   part.textContent = JSON.stringify({data});
@@ -30,6 +34,19 @@ FILE = """for (const part of document.querySelectorAll('script[data-figure="{nam
 {code}
 """
 LIVE = "[data-live]", '[data-live=""]'  # a style for figures that are live is none for those that wait
+
+
+def measured(body: str) -> str:
+    """A page's body whose drawings say how high they are, for as long as they are not laid out.
+
+    A drawing shrinks where the page is narrower than it, which a phone's is but for 2 rem.
+    """
+    def told(found: re.Match) -> str:
+        ratio = int(found["height"]) / int(found["width"])
+        high = f"calc(min({found['height']}px,{ratio:.3f}*(100vw - 2rem)) + {CAPTION}px)"
+        return f"{found['figure']};contain-intrinsic-height:auto {high}{found['svg']}"
+
+    return DRAWN.sub(told, body)
 
 
 def pictured(body: str, here: str, out: Path) -> str:

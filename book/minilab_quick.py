@@ -14,7 +14,7 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 
 from docutils import nodes
-from minilab_later import pictured, postponed
+from minilab_later import measured, pictured, postponed
 from minilab_room import roomy
 
 LINK = re.compile(r'\s*<link [^>]*href="((?:[^"?]*/)?_static/[^"?]*\.css)[^"]*"[^>]*>')
@@ -62,7 +62,7 @@ def quickened(page: Path, out: Path, used: set[str]) -> str:
 
     for late, early in zip(LATE, EARLY, strict=True):
         head = head.replace(late, early)
-    return SCRIPT.sub(later, head) + end + postponed(pictured(roomy(body), here, out), here, out)
+    return SCRIPT.sub(later, head) + end + postponed(pictured(measured(roomy(body)), here, out), here, out)
 
 
 def joined(sheets: list[str], out: Path, used: set[str]) -> str:

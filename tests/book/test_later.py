@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 from browser import BOOK, serve
-from minilab_later import ENDING, pictured, postponed
+from minilab_later import ENDING, measured, pictured, postponed
 
 SCRIPT = """for (const root of document.querySelectorAll("figure.minilab-count:not([data-live])")) {
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
@@ -56,6 +56,25 @@ def test_a_picture_leaves_the_page_byte_by_byte_unless_it_is_small(tmp_path):
     there = {kind: f"../_static/figures/{file.name}" for kind, file in files.items()}
     assert page == (f'<img loading="lazy" class="film" alt="runs" width="2" height="1" src="{there[".webp"]}">'
                     f'<svg><image width="2" href="{there[".png"]}" height="1"/></svg>{small}')
+
+
+def test_a_drawing_says_how_high_it_is_with_its_caption():
+    drawing = '<figure class="minilab-figure" style="margin:0"><svg viewBox="0 0 4 2" width="400" height="200"></svg>'
+    assert measured(drawing) == drawing.replace(
+        "margin:0", "margin:0;contain-intrinsic-height:auto calc(min(200px,0.500*(100vw - 2rem)) + 41px)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_drawing_far_away_takes_the_room_that_it_will_take(width, browser):
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((BOOK / "chapters" / "05-infinite-compute.html").as_uri())
+    heights = "[...document.querySelectorAll('figure.minilab-figure')].map(e => e.getBoundingClientRect().height)"
+    before = page.evaluate(heights)
+    page.add_style_tag(content=".bd-article .minilab-figure { content-visibility: visible !important }")
+    after = page.evaluate(heights)
+    page.close()
+    assert len(after) > 5 and max(abs(a - b) for a, b in zip(before, after, strict=True)) < 120  # a caption of some lines
 
 
 @pytest.mark.slow
