@@ -43,7 +43,8 @@ def tasks(n: int = 24):
 
 @pytest.mark.parametrize("options", [
     {}, dict(execute=1), dict(execute=2, warm=True, std=0.5), dict(execute=1, history=3),
-    dict(method="icem"), dict(method="icem", execute=2, warm=True, cost="mean"),
+    dict(method="icem"), dict(method="icem", execute=2, warm=True, cost="mean"), dict(execute=2, deadline=True),
+    dict(method="icem", execute=1, warm=True, deadline=True, history=3),
 ], ids=str)  # fmt: skip
 def test_a_planner_that_knows_the_truth_reaches_its_goals(options):
     start, goal = tasks()
@@ -81,6 +82,20 @@ def test_a_whole_plan_is_run_before_the_next_and_a_budget_cuts_the_last_block():
     agent = Planner(truth, PlanConfig(samples=8, elites=2, iterations=1), SCALE)
     done = attempt(ROOMS, agent, *tasks(2), budget=28, size=SIZE)
     assert len(truth.asked) == 2 and done.states.shape[1] == 29
+
+
+@pytest.mark.parametrize("execute, horizons", [(1, [3, 2, 1, 3, 2, 1, 3]), (2, [3, 3, 1, 3, 3, 1, 3])])
+@pytest.mark.parametrize("warm", [False, True])
+def test_who_keeps_a_deadline_plans_for_the_blocks_that_are_left_of_it(execute, horizons, warm):
+    start, goal = tasks(4)
+    config = PlanConfig(horizon=3, samples=20, elites=4, iterations=1, execute=execute, warm=warm, deadline=True)
+    agent = Planner(Truth(), config, SCALE, torch.Generator().manual_seed(1))
+    agent.start(ROOMS.render(goal, SIZE))
+    lengths = []
+    for _ in horizons:
+        assert agent.act(ROOMS.render(start, SIZE)).shape == (4, K, 2)
+        lengths.append(agent.last.shape[2])
+    assert lengths == horizons
 
 
 def test_bounds_are_the_worlds_in_the_models_units():

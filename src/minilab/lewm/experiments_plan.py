@@ -15,7 +15,7 @@ from minilab.lewm.baselines.arms import ARMS, Trained
 from minilab.lewm.collect import Recipe
 from minilab.lewm.learn import Foresight, foresight
 from minilab.lewm.model import LeWM
-from minilab.lewm.planner import PlanConfig, paper
+from minilab.lewm.planner import PlanConfig, paper, small
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 from minilab.lewm.worlds import pusht
 from minilab.lewm.worlds.cube import held
@@ -123,12 +123,18 @@ def _far(setting: Setting, ahead: int) -> Setting | None:
     return replace(setting, ahead=ahead, budget=2 * ahead) if setting.recipe.steps >= ahead else None
 
 
+def _shipped(setting: Setting) -> Trained:
+    return Trained("sigreg", learn.load_model(f"lewm/{setting.world.name}.safetensors")[0], learn.History(),
+                   setting.config.actions)
+
+
 @dataclass(frozen=True)
 class PlannersPreset:
     name: str
     setting: Setting
     arms: tuple[str, ...] = ("sigreg", "pldm")
     methods: tuple[str, ...] | None = None  # names of rows; None takes all
+    shipped: bool = False  # plan with the model that comes with minilab, and train none
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
@@ -138,13 +144,18 @@ PLANNERS = {
     "cpu": PlannersPreset("cpu", QUICK, arms=("sigreg",),
                           methods=("cem", "look after each block"), device="cpu"),
     "two-cores": PlannersPreset("two-cores", SUCCESS["two-cores"].settings[0], device="cpu"),
+    "two-cores-pusht": PlannersPreset(
+        "two-cores-pusht", replace(PUSHT, plan=small(iterations=10), tasks=100, seeds=(0,), workers=2, drawn=False,
+                                   swift=False), arms=("sigreg",), shipped=True, device="cpu",
+        methods=("cem", "look after each block", "look, and keep the deadline", "the best of these")),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-pusht": PlannersPreset("gpu-pusht", replace(PUSHT, tasks=60), arms=("sigreg",), device="cuda"),
 }
 
 
 def methods(usual: PlanConfig) -> dict[str, PlanConfig]:
-    """The planner as the paper has it, and with one thing changed; the last row has all that can be combined."""
+    """The planner as the paper has it, and with one thing changed; the last rows combine all that can be combined, and
+    what has helped."""
     return {
         "cem": usual,
         "mppi": replace(usual, method="mppi"),
@@ -154,7 +165,9 @@ def methods(usual: PlanConfig) -> dict[str, PlanConfig]:
         "look after each block": replace(usual, execute=1),
         "look, and start from the last plan": replace(usual, execute=1, warm=True),
         "look, and plan from real history": replace(usual, execute=1, history=3),
+        "look, and keep the deadline": replace(usual, execute=1, deadline=True),
         "all of these": replace(usual, method="icem", cost="mean", execute=1, warm=True, history=3),
+        "the best of these": replace(usual, method="icem", execute=1, warm=True, deadline=True),
     }
 
 
@@ -165,7 +178,7 @@ def planners(preset: PlannersPreset) -> Record:
     ground = Ground(setting, pick_device(preset.device))
     rows: dict[str, dict] = {}
     for arm in preset.arms:
-        trained = [ground.trained(arm, seed) for seed in setting.seeds]
+        trained = [_shipped(setting) if preset.shipped else ground.trained(arm, seed) for seed in setting.seeds]
         for name, plan in methods(setting.plan).items():
             if preset.methods is None or name in preset.methods:
                 ok = [ground.reached(ground.agent(t, seed, plan), seed)

@@ -8,7 +8,7 @@ Shapes: B copies, T steps, S numbers in a state, A in an action, k actions in a 
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -68,12 +68,16 @@ class Planner:
         return self.scale.actions(self.ran[-1])
 
     def _plan(self) -> Float[Tensor, "B E H kA"]:
-        h = min(self.config.history, len(self.seen))
+        config, start = self.config, None
+        h = min(config.history, len(self.seen))
         past = torch.stack(self.ran[-(h - 1) :], dim=1) if h > 1 else None
-        start = None
-        if self.config.warm and self.last is not None:
-            start = shifted(self.last.flatten(0, 1), self.config.execute).view_as(self.last)
-        return plans(self.model, torch.stack(self.seen[-h:], dim=1), self.z_goal, self.config, self.generator,
+        if config.warm and self.last is not None:
+            start = shifted(self.last.flatten(0, 1), config.execute).view_as(self.last)
+        if config.deadline:
+            left = config.horizon - len(self.ran) % config.horizon
+            config = replace(config, horizon=left, execute=min(config.execute, left))
+            start = None if start is None or left == self.config.horizon else start[:, :, :left]
+        return plans(self.model, torch.stack(self.seen[-h:], dim=1), self.z_goal, config, self.generator,
                      past=past, start=start, bounds=self.bounds, distance=self.distance,
                      action_dim=len(self.scale.mean))
 
