@@ -147,7 +147,7 @@ PLANNERS = {
     "two-cores-pusht": PlannersPreset(
         "two-cores-pusht", replace(PUSHT, plan=small(iterations=10), tasks=100, seeds=(0,), workers=2, drawn=False,
                                    swift=False), arms=("sigreg",), shipped=True, device="cpu",
-        methods=("cem", "look after each block", "look, and keep the deadline", "the best of these")),
+        methods=("cem", "look, and keep the deadline", "the best of these")),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-pusht": PlannersPreset("gpu-pusht", replace(PUSHT, tasks=60), arms=("sigreg",), device="cuda"),
 }
