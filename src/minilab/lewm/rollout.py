@@ -2,7 +2,8 @@
 
 Maes et al. (2026), section 4.1: the goal is a picture, and success is to have been there once before the budget ends.
 How often to plan anew, how much of the past to plan with, and whether the last plan helps the next are settings
-(`PlanConfig`); the paper plans from the present frame alone and runs its whole plan.
+(`PlanConfig`); the paper plans from the present frame alone and runs its whole plan. Who looks more often and always
+plans as far ahead puts the arrival off each time; with a `deadline` a plan is for the blocks that are left.
 
 Shapes: B copies, T steps, S numbers in a state, A in an action, k actions in a block.
 """
