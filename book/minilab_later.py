@@ -4,7 +4,8 @@ In a notebook a figure is whole: data and script stand in its output. In a page 
 is sent before a word shows. So both move to `_static/figures`, one file a figure, and `static/later.js` asks for it
 when the figure is near the window. Until then, and without scripts, a figure shows its table.
 
-Pictures that stand in a page as base64 go the same way: films, and the pixels of a drawing.
+Pictures that stand in a page as base64 become files, too. The browser asks for a film when it comes near, and for the
+pixels of a drawing once it has the page.
 
 A figure's script takes all figures of its kind that are not live yet. Those that wait are marked, so that it leaves
 them alone.
@@ -33,7 +34,7 @@ FILE = """for (const part of document.querySelectorAll('script[data-figure="{nam
 }}
 {code}
 """
-LIVE = "[data-live]", '[data-live=""]'  # a style for figures that are live is none for those that wait
+LIVE = "[data-live]", '[data-live=""]'  # so that a rule for live figures does not match one that waits
 
 
 def measured(body: str) -> str:

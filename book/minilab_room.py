@@ -13,7 +13,7 @@ FORMULA = re.compile(r'<span class="(?P<names>math[^"]*)">(?P<tex>\\\(.*?\\\))</
 SIGN = re.compile(r"<(/?[a-z]+)[^>]*>([^<]*)")
 SMALL = {"msub", "msup", "msubsup", "mfrac"}  # of whose parts at least one is written small
 TIGHT = set("()[]|,.!∥‖⟨⟩′")  # signs with no space around them
-# Widths in units of the font, by least squares over the formulas of six pages; the rest is 0.6 in the mean of squares.
+# Widths in units of the font, by least squares over the formulas of six pages; the root mean square error is 0.6.
 LETTER, OPERATOR, SMALL_LETTER, SMALL_OPERATOR = 0.63, 1.32, 0.54, 0.37
 
 

@@ -8,6 +8,10 @@
     const script = document.createElement("script");
     script.src = waiting.src;
     script.onload = () => MathJax.startup.promise.then(done);
+    script.onerror = () => { // better their TeX than nothing
+      document.querySelectorAll("span.math[style]").forEach((part) => part.removeAttribute("style"));
+      done();
+    };
     document.head.append(script);
   });
   const begun = new AbortController();

@@ -44,8 +44,8 @@
     card.style.visibility = "hidden"; // until its mathematics is set
     if (window.minilabMath && card.querySelector(".math")) {
       await window.minilabMath();
-      MathJax.typesetClear([card]);
-      await MathJax.typesetPromise([card]);
+      window.MathJax?.typesetClear?.([card]);
+      await window.MathJax?.typesetPromise?.([card]);
       place(link); // near the window, where formulas are set
       while (link === wanted && card.querySelector("mjx-lazy")) await new Promise(requestAnimationFrame);
     }

@@ -14,7 +14,7 @@ from minilab.lewm.study import QUICK, Ground, Setting, share
 @dataclass(frozen=True)
 class DietPreset:
     name: str
-    setting: Setting  # goals, and what else is measured, come from episodes of its own policy
+    setting: Setting  # whose policy's held-out episodes all are tried and read on
     policies: tuple[str, ...] = ("mixed", "push", "half", "wavering", "weak")
     methods: tuple[str, ...] = ("cem", "icem")
     pictures: int = 20_000  # that the reader of places learns from
@@ -44,7 +44,7 @@ def diet(preset: DietPreset) -> Record:
     usual, rows = Ground(setting, device), {}
     for policy in preset.policies:
         ground = Ground(replace(setting, recipe=replace(setting.recipe, policy=policy)), device)
-        ground.unseen = usual.unseen  # all are tried on the same
+        ground.unseen = usual.unseen  # all are tried and read on the same
         row = rows[policy] = {"reading": {}}
         trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
         for method in preset.methods:

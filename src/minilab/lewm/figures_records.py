@@ -146,9 +146,8 @@ def suspects(record: Record, case: str = "to be pushed") -> Figure:
 
 def diet(record: Record, case: str = "to be pushed") -> Figure:
     """By what the recordings show: goals reached with each method, and how far off a place is five blocks ahead."""
-    policies = record.results["policies"]
-    names, methods = list(reversed(policies)), record.config["methods"]
-    rows = [policies[name] for name in names]
+    names, methods = record.config["policies"][::-1], record.config["methods"]
+    rows = [record.results["policies"][name] for name in names]
     fig, (left, right) = figure(1, 2, height=1.3 + 0.42 * len(names), sharey=True)
     for i, method in enumerate(methods):
         at = [y + APART * ((len(methods) - 1) / 2 - i) for y in range(len(names))]

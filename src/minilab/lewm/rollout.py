@@ -42,7 +42,7 @@ class Sees(Imagines, Protocol):
 
 
 class Planner:
-    """Plans with a world model, runs `config.execute` blocks, and plans again.
+    """Plans with a world model, runs `config.execute` blocks, and plans again; with a deadline, for what is left.
 
     `scale` turns the model's blocks into actions. With `bounded` the search knows that the world cuts actions to
     [-1, 1]; the paper's does not. `distance` says how far latents are from the goal's.
@@ -77,6 +77,7 @@ class Planner:
         if config.deadline:
             left = config.horizon - len(self.ran) % config.horizon
             config = replace(config, horizon=left, execute=min(config.execute, left))
+            # A new round starts afresh: the last plan has arrived.
             start = None if start is None or left == self.config.horizon else start[:, :, :left]
         return plans(self.model, torch.stack(self.seen[-h:], dim=1), self.z_goal, config, self.generator,
                      past=past, start=start, bounds=self.bounds, distance=self.distance,
