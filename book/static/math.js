@@ -1,4 +1,5 @@
-// MathJax comes when a formula is near the window or the reader begins to move, and sets formulas as they come near.
+// MathJax comes when a formula is near the window, the reader begins to move or has been here for a while, and sets
+// formulas as they come near.
 // A long one scrolls sideways on a narrow page; the keyboard must be able to reach it.
 (() => {
   const waiting = document.querySelector('script[src*="mathjax/startup.js"]');
@@ -17,6 +18,7 @@
   const begun = new AbortController();
   for (const sign of ["scroll", "pointermove", "keydown", "touchstart", "beforeprint"])
     addEventListener(sign, () => { begun.abort(); window.minilabMath(); }, { passive: true, signal: begun.signal });
+  addEventListener("load", () => setTimeout(window.minilabMath, 10_000)); // so that a page can be printed unmoved
   const near = new IntersectionObserver((changes) => {
     if (changes.some((change) => change.isIntersecting)) { near.disconnect(); window.minilabMath(); }
   }, { rootMargin: "400px" });

@@ -1,4 +1,4 @@
-"""What book/minilab_room.py guesses about formulas, beside what MathJax makes of them in the built book."""
+"""Formulas that wait: what book/minilab_room.py guesses of them, and when static/math.js brings what sets them."""
 
 import pytest
 from browser import BOOK, serve
@@ -23,6 +23,40 @@ def test_a_formula_gets_room_by_its_signs_and_the_rest_of_a_page_stays():
     assert width("x") == pytest.approx(0.63) and width("a < b_1") == pytest.approx(2 * 0.63 - 0.63 + 1.32 + 2 * 0.54)
     assert roomy(page) == page.replace('translate">', 'translate" style="--room:3.0em">')
     assert roomy("<p>none</p>") == "<p>none</p>"
+
+
+@pytest.mark.slow
+def test_formulas_are_set_once_the_reader_moves_and_not_before(browser):
+    with serve(BOOK) as site:
+        page = browser.new_page(viewport={"width": 412, "height": 823})
+        asked = []
+        page.on("request", lambda request: asked.append(request.url) if "/mathjax/" in request.url else None)
+        page.goto(site + "chapters/05-infinite-compute.html")
+        page.wait_for_timeout(1000)
+        assert asked == [] and page.locator("mjx-container").count() == 0
+        page.mouse.wheel(0, 300)
+        page.wait_for_function("window.MathJax?.startup?.document")
+        formula = page.locator("span.math[style]").nth(5)
+        formula.scroll_into_view_if_needed()
+        page.wait_for_function("formula => formula.querySelector('mjx-math')", arg=formula.element_handle())
+        assert formula.evaluate("formula => getComputedStyle(formula).visibility") == "visible"
+        page.close()
+
+
+@pytest.mark.slow
+def test_who_gets_no_mathjax_reads_tex_and_so_does_paper(browser):
+    with serve(BOOK) as site:
+        page = browser.new_page()
+        page.route("**/mathjax/**", lambda route: route.abort())
+        page.goto(site + "chapters/05-infinite-compute.html")
+        formula, shown = page.locator("span.math").nth(5), "formula => getComputedStyle(formula).visibility"
+        assert formula.evaluate(shown) == "hidden"
+        page.emulate_media(media="print")
+        assert formula.evaluate(shown) == "visible"
+        page.emulate_media(media="screen")
+        page.evaluate("minilabMath()")
+        assert formula.evaluate(shown) == "visible" and r"\(" in formula.inner_text()
+        page.close()
 
 
 @pytest.mark.slow

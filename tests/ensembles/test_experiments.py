@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from minilab.core.records import flatten
+from minilab.core.records import Record, flatten
 from minilab.ensembles.experiments import EXPERIMENTS
 from minilab.ensembles.experiments_data import moved
 from minilab.ensembles.recipes import Place, time_scale
 from minilab.ensembles.runs import Data
-from minilab.ensembles.study import CARD, LAPTOP, QUICK, best, named, sized, told
+from minilab.ensembles.study import CARD, LAPTOP, QUICK, TUNED, best, named, sized, told
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,3 +118,10 @@ def test_sizes_are_named_by_their_parameters():
     model = sized(64, 3, vocab=1024, length=128)
     assert model.hidden_dim == 224 and model.head_dim == 32 and not model.tie_embeddings
     assert QUICK.on(64).data == Data(64, length=32, valid_tokens=512)
+
+
+def test_tuned_searches_begin_where_those_of_the_record_ended():
+    ended = Record.load("ensembles/sizes", preset="gpu").results["recipes"]
+    for recipe in ("standard", "regularized"):
+        rows = [ended[recipe]["sizes"][name] for name in TUNED.names]
+        assert getattr(TUNED, recipe) == tuple(Place(r["epochs"], r["lr"], r["weight_decay"]) for r in rows)

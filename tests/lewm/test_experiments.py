@@ -86,6 +86,21 @@ def test_knobs_look_at_each_setting_once(monkeypatch):
     assert rows["lam"]["0.1"] == rows["latent"]["32"] != rows["latent"]["8"]
 
 
+def test_all_policies_of_a_diet_are_tried_and_read_on_the_same_episodes():
+    tiny = replace(TINY, recipe=replace(TINY.recipe, world="disc", policy=""))
+    preset = replace(EXPERIMENTS["diet"].presets["cpu"], setting=tiny, **CHANGES["diet"])
+    rows = EXPERIMENTS["diet"].run(preset).results["policies"]
+    moved = [row["reading"]["recorded, unmoved"] for row in rows.values()]  # no model has a part in it
+    assert moved[0] == moved[1] and rows["mixed"]["reading"]["seen"] != rows["wavering"]["reading"]["seen"]
+
+
+def test_rivals_of_two_records_stand_in_one_picture():
+    record = success(replace(SUCCESS["cpu"], settings=(TINY,), far=NEVER))
+    other = replace(record, results={"worlds": {"rooms": {"cloning": record.results["worlds"]["rooms"]["chance"]}}})
+    ticks = [label.get_text() for label in figures_records.success(record, other).axes[0].get_yticklabels()]
+    assert sorted(ticks) == sorted(figures_records.LABELS[arm] for arm in ("sigreg", "chance", "cloning"))
+
+
 def test_who_plans_is_asked_how_far_ahead_it_imagines():
     rows = success(replace(SUCCESS["cpu"], settings=(TINY,), far=NEVER)).results["worlds"]["rooms"]
     assert "foresight" not in rows["chance"]

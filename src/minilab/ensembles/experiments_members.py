@@ -36,8 +36,8 @@ MEMBERS = {
     "cpu": MembersPreset("cpu", QUICK, 0, (Place(1, 1e-2, 0.4), Place(2, 1e-2, 0.2)), K=3, calibrated=4, device="cpu"),
     "two-cores": MembersPreset("two-cores", LAPTOP, 1, (Place(16, 1e-2, 0.4), Place(32, 1e-2, 0.2),
                                                         Place(32, 1e-2, 0.4), Place(8, 1e-2, 0.8)), device="cpu"),
-    "gpu": MembersPreset("gpu", TUNED, 1, (TUNED.regularized[1], Place(64, 3e-3, 0.8), Place(64, 3e-3, 1.6),
-                                           Place(16, 3e-3, 3.2)), device="cuda"),
+    "gpu": MembersPreset("gpu", TUNED, 1, (TUNED.regularized[1], for_ensembles(TUNED.regularized[1]),
+                                           Place(64, 3e-3, 1.6), Place(16, 3e-3, 3.2)), device="cuda"),
 }
 
 

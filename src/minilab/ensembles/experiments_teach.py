@@ -19,7 +19,7 @@ from minilab.ensembles.evaluate import subset_losses
 from minilab.ensembles.experiments_members import ensemble, predicting
 from minilab.ensembles.members import Hyper, RunConfig, train_members
 from minilab.ensembles.model import Stack, stack
-from minilab.ensembles.recipes import Place
+from minilab.ensembles.recipes import Place, for_ensembles
 from minilab.ensembles.runs import Task, worth_compiling
 from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study
 from minilab.nn.transformer import Transformer
@@ -54,7 +54,7 @@ DISTILL = {
                          device="cpu"),
     "two-cores": DistillPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.4), Place(32, 1e-2, 0.2),
                                Place(16, 1e-2, 0.1), pool=5.0, device="cpu"),
-    "gpu": DistillPreset("gpu", TUNED, 1, TUNED.regularized[1], Place(64, 3e-3, 0.8), Place(16, 3e-3, 0.1),
+    "gpu": DistillPreset("gpu", TUNED, 1, TUNED.regularized[1], for_ensembles(TUNED.regularized[1]), TUNED.standard[1],
                          at_once=2048, seeds=(0, 1, 2), device="cuda"),
 }
 
@@ -129,8 +129,8 @@ DOWNSTREAM = {
                             questions=8, device="cpu"),
     "two-cores": DownstreamPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.1), Place(16, 1e-2, 0.4),
                                   Place(32, 1e-2, 0.2), questions=1000, device="cpu"),
-    "gpu": DownstreamPreset("gpu", TUNED, 1, TUNED.standard[1], TUNED.regularized[1], Place(64, 3e-3, 0.8),
-                            device="cuda"),
+    "gpu": DownstreamPreset("gpu", TUNED, 1, TUNED.standard[1], TUNED.regularized[1],
+                            for_ensembles(TUNED.regularized[1]), device="cuda"),
 }
 
 

@@ -57,7 +57,7 @@ class PlanConfig:
     execute: int = 5  # blocks to run before planning anew
     history: int = 1  # latents of what was really seen that imagination starts from
     warm: bool = False  # start from what is left of the last plan
-    deadline: bool = False  # plan for the blocks that are left of a whole plan; says something if execute < horizon
+    deadline: bool = False  # plan for the blocks that are left of a whole plan; matters if execute < horizon
 
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon:

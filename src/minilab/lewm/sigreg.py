@@ -67,9 +67,10 @@ def sigreg(z: Float[Tensor, "*T N D"], generator: torch.Generator | None = None,
     """The mean statistic of `z` along fresh random directions, each time step a batch of its own.
 
     In float32 at least, whatever autocast says: in 16 bits the phase t * h of a far point is noise. With a `group`, all
-    its processes use the directions of the first. With `compile` the T N M K phases are never written to memory.
+    its processes use the directions of the first. With `compile`, in one process, the T N M K phases are never
+    written to memory.
     """
-    statistic = _compiled() if compile else epps_pulley
+    statistic = _compiled() if compile and group is None else epps_pulley
     with torch.autocast(z.device.type, enabled=False):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         v = random_directions(z.shape[-1], directions, generator, like=z)
