@@ -13,7 +13,7 @@ Shapes: n windows of T + 1 tokens, K members, B windows a step, S steps an epoch
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from minilab.ensembles.members import Hyper, RunConfig, order, train_members
+from minilab.ensembles.members import Hyper, Members, RunConfig, order, train_members
 from minilab.ensembles.model import Stack, stack, weights_sha256
 from minilab.nn.transformer import Transformer, TransformerConfig
 
@@ -154,20 +154,27 @@ def chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers: Sequence
           generator: torch.Generator, *, w: float, pool: int, start_token: int | Int[Tensor, "pool"]) -> Stack:
     """Members one after another, each learning from the real windows and from `pool` samples of the one before.
 
-    NanoGPT Slowrun's chain hands on the probabilities instead, as `Imitation` does. With a checkpoint each member has a
+    NanoGPT Slowrun's chain hands on the probabilities instead (`imitation_chain`). With a checkpoint each member has a
     file of its own, numbered.
     """
+    def train(teacher: Stack | None, hyper: Hyper, own: RunConfig) -> Members:
+        if teacher is None:
+            return train_members(real, config, [hyper], own)
+        samples = sample_windows(teacher, pool, real.shape[1] - 1, generator, start_token=start_token)
+        mix = distilled(real, samples, w)
+        return train_members(mix.windows, config, [hyper], own, draw=mix.order)
+
+    return _linked(train, hypers, run)
+
+
+def _linked(train: Callable[[Stack | None, Hyper, RunConfig], Members], hypers: Sequence[Hyper], run: RunConfig
+            ) -> Stack:
+    """Members that `train` makes one after another, each from the one before it: the first from None."""
     models: list[Transformer] = []
     for i, hyper in enumerate(hypers):
         file = run.checkpoint and Path(run.checkpoint)
         own = replace(run, checkpoint=file and file.with_stem(f"{file.stem}-{i}"))
-        if not models:
-            trained = train_members(real, config, [hyper], own)
-        else:
-            samples = sample_windows(stack(models[-1:]), pool, real.shape[1] - 1, generator, start_token=start_token)
-            mix = distilled(real, samples, w)
-            trained = train_members(mix.windows, config, [hyper], own, draw=mix.order)
-        models.append(trained.model.member(0))
+        models.append(train(stack(models[-1:]) if models else None, hyper, own).model.member(0))
     return stack(models)
 
 
@@ -203,6 +210,21 @@ class Imitation:
         kl = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
         ce = F.nll_loss(log_q.flatten(0, 1), targets.flatten(), reduction="none")
         return (ce.view(model.K, -1) + self.weight * kl.view(model.K, -1)).mean(dim=1)
+
+
+def imitation_chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers: Sequence[Hyper], run: RunConfig, *,
+                    weight: float) -> Stack:
+    """Members one after another, each from its own seed with CE + weight · KL(the one before || itself) on real text.
+
+    NanoGPT Slowrun's chain (its pull request 31): the first has no teacher, the others have one each. It goes down
+    (1 - a) CE + a KL with a = 0.5, which is our weight a / (1 - a) = 1: but for clipping, AdamW does not see a common
+    factor. A weight of 0 gives independent members. With a checkpoint each member has a file of its own, numbered.
+    """
+    def train(teacher: Stack | None, hyper: Hyper, own: RunConfig) -> Members:
+        loss = Imitation(teacher, weight).losses if teacher and weight else None
+        return train_members(real, config, [hyper], own, loss=loss)
+
+    return _linked(train, hypers, run)
 
 
 # How much of the ensemble's gain the student keeps.

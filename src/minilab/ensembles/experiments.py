@@ -3,6 +3,7 @@
 from minilab.core.records import Experiment
 from minilab.ensembles import (
     experiments_data,
+    experiments_extras,
     experiments_members,
     experiments_size,
     experiments_speed,
@@ -24,5 +25,6 @@ EXPERIMENTS = {
     "distill": Experiment(experiments_teach.distill, experiments_teach.DISTILL),
     "downstream": Experiment(experiments_teach.downstream, experiments_teach.DOWNSTREAM),
     "continued": Experiment(experiments_teach.continued, experiments_teach.CONTINUED),
+    "extras": Experiment(experiments_extras.extras, experiments_extras.EXTRAS),
     "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
 }

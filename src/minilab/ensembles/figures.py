@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from minilab.core.style import INK, PALETTE, figure
 from minilab.ensembles.scaling import Numbers, PowerLaw
 from minilab.ensembles.study import named
+from minilab.ensembles.tables import differences
 
 Results = Mapping[str, Any]
 LOSS = "loss (nats a token)"
@@ -175,6 +176,54 @@ def students(results: Results, *, marks: Sequence[str] = ("regularized", "ensemb
     ax.set_yticks(range(len(arms)), list(reversed(arms)))
     ax.set(xlabel=LOSS)
     ax.grid(axis="y", visible=False)
+    return fig
+
+
+def chained(results: Results, *, average: str = "logits") -> Figure:
+    """Members that learn from the one before (solid) beside independent ones (dashed), a color for each place.
+
+    Left, each member's own loss; a dot is a chain's. Right, the first k of the chain averaged, and any k of the others.
+    `results["chains"][name]` holds `epochs`, `weight_decay`, and losses (K): of each of the `chained`, and of the
+    `independent`, their `own` and of the `average`, which for the latter is under `any`.
+    """
+    fig, (left, right) = figure(1, 2, height=3.6)
+    places = sorted(results["chains"].values(), key=lambda row: (row["epochs"], row["weight_decay"]))
+    for color, row in zip(cycle(PALETTE), places, strict=False):
+        place, others = f"{row['epochs']} epochs, decay {row['weight_decay']:g}", row["independent"]
+        for ax, key, apart in ((left, "own", others["own"]), (right, average, others["any"][average])):
+            losses = np.array([chain[key] for chain in row["chained"]])
+            k = np.arange(1, losses.shape[1] + 1)
+            ax.plot(k, apart, "--", color=color, label=f"{place}, independent")
+            ax.plot(k, losses.mean(axis=0), color=color, label=f"{place}, chained")
+            for chain in losses:
+                ax.plot(k, chain, color=color, **SEED)
+            ax.set_xticks(k)
+    left.set(xlabel="place in the chain", ylabel=LOSS)
+    right.set(xlabel="members averaged")
+    return _with_legend(fig, left)
+
+
+def variants(results: Results) -> Figure:
+    """What one change does to a tuned model (left), and one epoch in batches of several sizes (right); a dot a seed.
+
+    `results["changes"]["rows"][name]["losses"]` holds one loss a seed, of `tuned` too: seeds are compared with
+    themselves. `results["batches"][windows]["losses"]`, with windows as text.
+    """
+    fig, (left, right) = figure(1, 2, height=3.0)
+    saved = differences(results)
+    left.axvline(0, color=INK, linestyle="--", linewidth=1)
+    for y, (name, found) in enumerate(saved.items()):
+        left.plot([found.mean()], [y], "o", color=PALETTE.blue, markersize=7)
+        left.plot(found, [y] * len(found), color=PALETTE.blue, **SEED)
+    left.set_yticks(range(len(saved)), list(saved))
+    left.grid(axis="y", visible=False)
+    left.set(xlabel="loss less the tuned model's (nats)", ylim=(-0.6, len(saved) - 0.4))
+    batches, rows = zip(*_by_number(results["batches"]), strict=True)
+    right.plot(batches, [np.mean(row["losses"]) for row in rows], color=PALETTE.blue)
+    for batch, row in zip(batches, rows, strict=True):
+        right.plot([batch] * len(row["losses"]), row["losses"], color=PALETTE.blue, **SEED)
+    _ticks(right, batches)
+    right.set(xlabel="windows a step", ylabel=LOSS)
     return fig
 
 

@@ -61,8 +61,7 @@ class Hyper:
         checks = {
             "lr": self.lr > 0,
             "weight_decay": 0 <= self.weight_decay * self.lr < 1,  # from 1 on a step turns weights round
-            "init_seed": self.init_seed >= 0,
-            "data_seed": self.data_seed >= 0,
+            "init_seed": self.init_seed >= 0, "data_seed": self.data_seed >= 0,
         }
         if bad := [f"{name}={getattr(self, name)!r}" for name, good in checks.items() if not good]:
             raise ValueError(f"a member cannot have {', '.join(bad)}; lr is positive, lr * weight_decay lies in "
@@ -87,14 +86,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": self.epochs >= 1,
-            "batch": self.batch >= 1,
-            "warmup": 0 <= self.warmup <= 1,
-            "clip": self.clip is None or self.clip > 0,
-            "betas": all(0 <= beta < 1 for beta in self.betas),
-            "precision": self.precision in ("auto", "fp32", "bf16"),
-            "checkpoint_every": self.checkpoint_every >= 1,
-            "log_every": self.log_every >= 1,
+            "epochs": self.epochs >= 1, "batch": self.batch >= 1,
+            "warmup": 0 <= self.warmup <= 1, "clip": self.clip is None or self.clip > 0,
+            "betas": all(0 <= beta < 1 for beta in self.betas), "precision": self.precision in ("auto", "fp32", "bf16"),
+            "checkpoint_every": self.checkpoint_every >= 1, "log_every": self.log_every >= 1,
         }
         if bad := [f"{name}={getattr(self, name)!r}" for name, good in checks.items() if not good]:
             raise ValueError(f"RunConfig cannot work with {', '.join(bad)}; see the comments on its fields")
@@ -109,7 +104,7 @@ class Members:
     run: RunConfig
     losses: Float[Tensor, "K steps"]  # on each step's windows before the step; NaN from where a member diverged
     corpus: str  # SHA-256 of the windows
-    unusual: dict[str, str]  # start, order and loss, if they were given
+    unusual: dict[str, str | list[str]]  # start, order, loss and decay_mask (what decays), if they were given
     wall_s: float  # seconds of training over all resumed parts, without on_log and saving
 
     @property
@@ -168,24 +163,28 @@ def train_members(
     start: Transformer | None = None,
     draw: Order = order,
     loss: Loss | None = None,
+    decay_mask: Callable[[str], bool] = decays,
     on_log: Callable[[int, Stack], None] | None = None,
 ) -> Members:
     """Train one member for each of `hypers` on the device of `windows`.
 
     All begin with the weights of `start`, if given, and not with those of their seeds: continued pre-training. A
     checkpoint knows `draw` and `loss` by their repr: give a method of a dataclass that shows what it depends on.
+    `decay_mask` says by a parameter's name whether it decays. `on_log(steps, model)` is called every `log_every`
+    steps and at the end, with the number of steps done: for a curve of validation losses.
 
-    `on_log(steps, model)` is called every `log_every` steps and at the end, with the number of steps done: for a curve
-    of validation losses. Members that diverge are frozen with a warning. Raises ValueError for windows that do not fit
-    the model or the batch, and if the checkpoint is damaged or belongs to another run; OSError if it cannot be saved.
+    Members that diverge are frozen with a warning. Raises ValueError for windows that do not fit the model or the
+    batch, and if the checkpoint is damaged or belongs to another run; OSError if it cannot be saved.
     """
     hypers = tuple(hypers)
     _check(windows, config, hypers, run, start)
     corpus, windows = _fingerprint(windows), windows.long()
-    unusual = {"start": start and weights_sha256(start), "order": None if draw is order else repr(draw),
-               "loss": loss and repr(loss)}
     model = seeded(config, [hyper.init_seed for hyper in hypers]) if start is None else stack([start] * len(hypers))
-    state = _State(model.float().to(windows.device), hypers, run, {"corpus": corpus, **unusual}, loss or Stack.losses)
+    unusual = {"start": start and weights_sha256(start), "order": None if draw is order else repr(draw),
+               "loss": loss and repr(loss), "decay_mask": None if decay_mask is decays else [
+                   name for name, _ in model.folded.named_parameters() if decay_mask(name)]}
+    state = _State(model.float().to(windows.device), hypers, run, loss or Stack.losses, decay_mask,
+                   {"corpus": corpus, **unusual})
     first = state.resume()
     one_step = ReplayedSteps(state.step, windows.device) if run.replay and windows.is_cuda else state.step
     per_epoch = len(draw(len(windows), run.batch, seed=hypers[0].data_seed, epoch=0))
@@ -252,14 +251,15 @@ def numbers(run: RunConfig) -> dict:
 class _State:
     """What changes in a run and what a checkpoint holds: weights, moments, who is alive, losses."""
 
-    def __init__(self, model: Stack, hypers: tuple[Hyper, ...], run: RunConfig, given: Mapping, loss: Loss) -> None:
+    def __init__(self, model: Stack, hypers: tuple[Hyper, ...], run: RunConfig, loss: Loss,
+                 decay_mask: Callable[[str], bool], given: Mapping) -> None:
         self.model, self.hypers, self.run, self.loss, device = model, hypers, run, loss, model.device
         identity = {"config": asdict(model.config), "members": [asdict(hyper) for hyper in hypers], **numbers(run)}
         self.identity = json.loads(json.dumps({**identity, **given}))  # as it reads back: tuples become lists
-        named = sorted(self.model.folded.named_parameters(), key=lambda item: not decays(item[0]))
+        named = sorted(self.model.folded.named_parameters(), key=lambda item: not decay_mask(item[0]))
         self.params = [p for _, p in named]
         sizes = [p[0].numel() for p in self.params]
-        self.decayed = sum(size for (name, _), size in zip(named, sizes, strict=True) if decays(name))
+        self.decayed = sum(size for (name, _), size in zip(named, sizes, strict=True) if decay_mask(name))
         self.weights = torch.cat([p.detach().flatten(1) for p in self.params], dim=1)  # K P
         for p, part in zip(self.params, self.weights.split(sizes, dim=1), strict=True):
             p.data = part.view(p.shape)  # from here on a parameter is a view of its columns

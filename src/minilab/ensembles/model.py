@@ -112,12 +112,13 @@ class Stack(nn.Module):
         """Logits of the next token after each of `tokens`, which each member has of its own."""
         return self.folded(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
-    def losses(self, windows: Int[Tensor, "K B T1"]) -> Float[Tensor, "K"]:
+    def losses(self, windows: Int[Tensor, "K B T1"], *, read: Int[Tensor, "K B T"] | None = None) -> Float[Tensor, "K"]:
         """Mean cross-entropy in nats of each token of a window given those before it, a mean a member.
 
+        With `read` the members read that in the place of the windows' tokens, and are to predict the windows still.
         One member's logits at a time: they stay in the processor's cache, as those of all would not.
         """
-        net, tokens = self.folded, windows[..., :-1].flatten(0, 1)  # KB T
+        net, tokens = self.folded, (windows[..., :-1] if read is None else read).flatten(0, 1)  # KB T
         targets = windows[..., 1:].flatten(1)  # K BT
         cos, sin = net.rope_table()[:, : tokens.shape[1]]
         x = net.embed(tokens)  # KB T D

@@ -1,4 +1,4 @@
-"""What the records of decays and sizes say, in lines of text: one size a line, one law a line."""
+"""What the records of decays, sizes and extras say, in lines of text: one size a line, one law a line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,6 +63,34 @@ def laws(x: Sequence[float] | Float[np.ndarray, "n"], losses: Float[np.ndarray, 
                      f"{np.abs(fit.residuals).max():.3f}; {misfit} by misfit, {seeds} by seeds")
     exponent = _told(profile_interval(fit, "alpha", noise=noise))
     return "\n".join([*lines, f"a mean is good to {noise:.3f}, the exponent from {exponent} by seeds"])
+
+
+def differences(results: Results) -> dict[str, Float[np.ndarray, "S"]]:
+    """Of `ensembles/extras`: each change's loss less that of the tuned model, for each of S seeds; the best first."""
+    losses = {name: np.array(row["losses"]) for name, row in results["changes"]["rows"].items()}
+    tuned = losses.pop("tuned")
+    return dict(sorted(((name, found - tuned) for name, found in losses.items()), key=lambda row: row[1].mean()))
+
+
+def beyond(results: Results) -> str:
+    """Of `ensembles/extras`: the last member and all of them, chained and not; each change; each batch. Means, in nats
+    a token, and the least and most of the chains or seeds."""
+    lines = ["K members: the last one's own loss, and all of them (by probabilities)"]
+    for name, row in results["chains"].items():
+        for how, chains in (("independent", [row["independent"]]), ("chained", row["chained"])):
+            parts = (_span([chain[key][-1] for chain in chains]) for key in ("own", "logits", "probabilities"))
+            lines.append("  {}, {}: {}; {} ({})".format(name, how, *parts))
+    lines += ["less the tuned model's loss, at each seed"]
+    lines += [f"  {name}: {_span(found, sign='+')}" for name, found in differences(results).items()]
+    lines += ["one epoch, by windows a step"]
+    lines += [f"  {batch:>3}, {row['steps']} steps: {_span(row['losses'])}"
+              for batch, row in sorted(results["batches"].items(), key=lambda item: int(item[0]))]
+    return "\n".join(lines)
+
+
+def _span(found: Sequence[float] | Float[np.ndarray, "S"], *, sign: str = "") -> str:
+    mean, low, high = (f"{x:{sign}.3f}" for x in (np.mean(found), np.min(found), np.max(found)))
+    return mean if len(found) == 1 else f"{mean} [{low}, {high}]"
 
 
 def _told(found: Interval) -> str:
