@@ -1,6 +1,7 @@
 """Samples against laws made by hand, batches counted, and losses worked out one model at a time."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,17 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
+from minilab.ensembles import distill as distill_module
 from minilab.ensembles import members as members_module
-from minilab.ensembles.distill import Imitation, chain, distilled, invert, retention, sample_windows
+from minilab.ensembles.distill import (
+    Imitation,
+    chain,
+    distilled,
+    imitation_chain,
+    invert,
+    retention,
+    sample_windows,
+)
 from minilab.ensembles.members import Hyper, RunConfig, order, train_members
 from minilab.ensembles.model import Stack, seeded, stack
 from minilab.nn.transformer import Transformer, TransformerConfig
@@ -250,6 +260,70 @@ def test_imitation_pulls_a_student_to_its_teacher():
     assert near.unusual["loss"].startswith("<bound method Imitation.losses of Imitation(weight=5.0, teacher_sha256='")
     with pytest.raises(ValueError, match="weight = 0.0"):
         Imitation(teacher, 0.0)
+
+
+def test_imitation_pulls_on_logits_by_differences_of_probabilities():
+    """The slope of KL(p || q) on the logits of q is q - p, that of the cross-entropy q - e_y."""
+    teacher, student, texts = lively(1), stack([lively(2).member(1)]), torch.randint(V, (1, 4, 9), generator=seed(2))
+    states: list[torch.Tensor] = []
+    hook = student.folded.norm.register_forward_hook(lambda module, given, found: states.append(found))
+    loss = Imitation(teacher, 0.7).losses
+    loss(student, texts).sum().backward()
+    hook.remove()
+    tokens, targets = texts[..., :-1], texts[..., 1:]
+    p, q = (model(tokens)[0].detach().softmax(dim=-1) for model in (teacher, student))  # B T V
+    pull = (q - F.one_hot(targets[0], V) + 0.7 * (q - p)) / targets.numel()
+    torch.testing.assert_close(student.folded.head.weight.grad[0], torch.einsum("btv,btd->vd", pull, states[0]))
+    ways = [1e-3 * torch.randn(w.shape, generator=seed(i)) for i, w in enumerate(student.parameters())]
+    slope = sum(float((w.grad * way).sum()) for w, way in zip(student.parameters(), ways, strict=True))
+    ends = []
+    for sign in (1, -1):  # and by a difference along one direction, of all weights
+        moved = deepcopy(student)
+        with torch.no_grad():
+            for w, way in zip(moved.parameters(), ways, strict=True):
+                w.add_(sign * way)
+        ends.append(float(loss(moved, texts).detach()))
+    assert (ends[0] - ends[1]) / 2 == pytest.approx(slope, rel=0.01)
+
+
+def test_a_chain_of_weight_0_is_independent_members():
+    real, hypers, run = windows(16), [Hyper(1e-2, 0.5, k, k + 1) for k in range(3)], RunConfig(2, 4)
+    found = imitation_chain(real, CONFIG, hypers, run, weight=0.0)
+    together = train_members(real, CONFIG, hypers, run).model
+    for k, hyper in enumerate(hypers):
+        alone = train_members(real, CONFIG, [hyper], run).model
+        for a, b, c in zip(found.parameters(), alone.parameters(), together.parameters(), strict=True):
+            assert torch.equal(a[k], b[0])
+            torch.testing.assert_close(a[k], c[k], rtol=0, atol=1e-5)
+
+
+def test_in_an_imitation_chain_only_the_one_before_teaches_and_a_second_call_goes_on(tmp_path, monkeypatch):
+    real, hypers, run = windows(16), [Hyper(1e-2, 0.5, k, k) for k in range(3)], RunConfig(2, 4)
+    found = imitation_chain(real, CONFIG, hypers, run, weight=1.5)
+    expected = train_members(real, CONFIG, hypers[:1], run).model
+    for k, hyper in enumerate(hypers):
+        if k:
+            expected = train_members(real, CONFIG, [hyper], run, loss=Imitation(expected, 1.5).losses).model
+        assert all(torch.equal(a[k], b[0]) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+
+    class Stop(Exception):
+        pass
+
+    train, kept = distill_module.train_members, replace(run, checkpoint=tmp_path / "chain.safetensors")
+
+    def interrupted(windows, config, some, own, **given):
+        def stop(done, model):
+            if some[0].init_seed == 1 and done >= 6:
+                raise Stop
+
+        return train(windows, config, some, replace(own, log_every=1, checkpoint_every=5), on_log=stop, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(distill_module, "train_members", interrupted)
+        imitation_chain(real, CONFIG, hypers, kept, weight=1.5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["chain-0.safetensors", "chain-1.safetensors"]
+    again = imitation_chain(real, CONFIG, hypers, kept, weight=1.5)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), found.parameters(), strict=True))
 
 
 # What the student keeps.

@@ -1,13 +1,18 @@
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from minilab.core.records import Record, flatten
 from minilab.ensembles.experiments import EXPERIMENTS
 from minilab.ensembles.experiments_data import moved
-from minilab.ensembles.recipes import Place, time_scale
-from minilab.ensembles.runs import Data
+from minilab.ensembles.experiments_extras import EXTRAS, MASKS, batch_runs, in_order
+from minilab.ensembles.members import decays, validation_loss
+from minilab.ensembles.recipes import Place, runs_at, time_scale
+from minilab.ensembles.runs import Data, outcome
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, TUNED, best, named, sized, told
+from minilab.nn.transformer import Transformer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,6 +88,73 @@ def test_a_model_that_has_learned_nothing_answers_a_quarter_of_the_questions_wit
         for kind in ("easy", "hard"):
             _, low, high = row[kind]["score"]
             assert low <= 0.25 <= high
+
+
+def test_chains_are_of_the_independent_members_seeds_and_begin_without_a_teacher():
+    for row in run("extras")["chains"].values():
+        apart, chains = row["independent"], row["chained"]
+        assert len(chains) == 2 and len(apart["own"]) == 3
+        for i, chain in enumerate(chains):
+            assert chain["own"][0] == pytest.approx(apart["own"][i * 3 // 2], abs=1e-4)
+            assert chain["own"][1] != pytest.approx(apart["own"][(i * 3 // 2 + 1) % 3], abs=1e-4)
+        for found in (apart, *chains):
+            assert found["logits"][0] == found["probabilities"][0] == found["own"][0]
+        for average in ("logits", "probabilities"):  # one way to take all, as many ways to take one as members
+            assert apart["any"][average][-1] == pytest.approx(apart[average][-1], abs=1e-5)
+            assert apart["any"][average][0] == pytest.approx(sum(apart["own"]) / 3, abs=1e-5)
+
+
+def test_losses_in_order_are_of_the_members_themselves_and_of_the_first_ones():
+    from minilab.ensembles.evaluate import subset_losses
+    from minilab.ensembles.experiments_members import predicting
+    from minilab.ensembles.model import seeded
+
+    members, valid = seeded(QUICK.models[0], (0, 1, 2)), QUICK.data.corpus().valid[:4]
+    found = in_order(members, valid)
+    assert found["own"] == pytest.approx(validation_loss(members, valid).tolist(), abs=1e-5)
+    for k in range(3):
+        first = torch.arange(3)[None] <= k
+        for average in ("logits", "probabilities"):
+            loss = float(subset_losses(predicting(members), valid, first, average=average).mean())
+            assert found[average][k] == pytest.approx(loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("preset", EXTRAS.values(), ids=EXTRAS)
+def test_batches_of_all_sizes_see_the_same_tokens_once_at_one_rate(preset):
+    found = batch_runs(preset)
+    usual = preset.study.batch
+    assert list(found) == [usual // 2, usual, 2 * usual, 4 * usual]
+    assert {runs[0].task.steps * batch for batch, runs in found.items()} == {preset.study.data.tokens
+                                                                            // preset.study.data.length}
+    for batch, runs in found.items():
+        assert [run.hyper.data_seed for run in runs] == list(preset.seeds)
+        assert all(run.task.batch == batch and run.epochs == 1 for run in runs)
+        assert {(run.hyper.lr, run.hyper.weight_decay) for run in runs} == {(preset.lr, 0.1)}
+
+
+def test_batches_that_do_not_fill_the_text_leave_the_same_rest_and_those_of_half_a_window_are_refused():
+    odd = replace(EXTRAS["cpu"], study=QUICK.on(1024 + 32), batches=(1, 3))
+    assert {batch * runs[0].task.steps for batch, runs in batch_runs(odd).items()} == {30}
+    with pytest.raises(ValueError, match="multiples of 2 that are whole"):
+        batch_runs(replace(odd, batches=(0.25, 1)))
+
+
+def test_masks_of_the_extras_add_what_their_names_say():
+    names = [name for name, _ in Transformer(QUICK.models[0]).named_parameters()]
+    added = {arm: {name for name in names if mask(name) and not decays(name)} for arm, mask in MASKS.items()}
+    norms = {"norm.weight", "blocks.0.attn_norm.weight", "blocks.0.ffn_norm.weight"}
+    assert added == {"embedding decays too": {"embed.weight"}, "norms decay too": norms,
+                     "all decays": norms | {"embed.weight"}}
+    assert all(mask(name) for mask in MASKS.values() for name in names if decays(name))
+
+
+def test_extras_compare_a_change_with_the_tuned_model_of_the_same_seed_and_place():
+    rows, preset = run("extras")["changes"]["rows"], EXTRAS["cpu"]
+    assert set(rows) == {"tuned", "hidden inputs", *MASKS}
+    runs = runs_at(QUICK.task(0), preset.tuned, preset.seeds)
+    assert rows["tuned"]["losses"] == pytest.approx([outcome(some).valid for some in runs], abs=1e-5)
+    for name in set(rows) - {"tuned"}:
+        assert len(rows[name]["losses"]) == 2 and rows[name] != rows["tuned"]
 
 
 @pytest.mark.parametrize(("study", "span"), [(LAPTOP, 10), (CARD, 20)])

@@ -191,6 +191,20 @@ def test_matrices_and_the_head_decay_but_norms_and_the_embedding_do_not():
         f"blocks.{i}.{part}.weight" for i in range(2) for part in ("attn.qkv", "attn.o", "ffn.gate_up", "ffn.down")}
 
 
+@pytest.mark.parametrize("decay_mask", [decays, lambda name: True, lambda name: decays(name) or name == "embed.weight",
+                                        lambda name: "norm" in name, lambda name: False])
+def test_a_decay_mask_decays_what_it_says_and_nothing_else(decay_mask):
+    def after_a_step(decay: float) -> dict[str, torch.Tensor]:
+        found = train_members(text(3), CONFIG, [Hyper(1e-2, decay)], replace(RUN, epochs=1), decay_mask=decay_mask)
+        return dict(found.model.folded.named_parameters())
+
+    before, none, some = dict(seeded(CONFIG, [0]).folded.named_parameters()), after_a_step(0.0), after_a_step(3.0)
+    rate = 1e-2 * float(schedule(1, RUN)[0, 0])
+    for name, start in before.items():  # the rest of a step does not know of the decay
+        expected = -3.0 * rate * start if decay_mask(name) else torch.zeros_like(start)
+        torch.testing.assert_close(some[name] - none[name], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_the_learning_rate_warms_up_for_ten_steps_at_least_and_ends_at_zero():
     shares = schedule(200, RUN)[:, 0]
     assert shares[:11].tolist() == pytest.approx([*(i / 10 for i in range(1, 11)), 1.0])
@@ -253,6 +267,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, named):
     ({}, {"start": 3}, "start None, not '"), ({"start": 3}, {"start": 4}, "start '.*', not '"),
     ({"start": 3}, {}, "start '.*', not None"), ({"draw": Own().as_they_lie}, {}, "order '.*', not None"),
     ({"loss": Own(1).losses}, {"loss": Own(2).losses}, "loss '.*', not '"),
+    ({"decay_mask": lambda name: "head" in name}, {}, "decay_mask .*'head.weight'.*, not None"),
 ])
 def test_a_checkpoint_with_another_start_order_or_loss_is_refused(tmp_path, given, other, named):
     def options(chosen: dict) -> dict:

@@ -51,3 +51,17 @@ def test_places_say_where_the_grid_ended_and_how_the_first_seed_came_out():
         assert not any("cut short" in line for line in lines) and all(row["certified"] for row in rows)
         assert lines[-1] == f"the seed that searched is the best at {(losses.argmin(axis=1) == 0).sum()} of 4 sizes"
         assert all(f"{mean:.3f}" in line for mean, line in zip(losses.mean(axis=1), lines[1:-1], strict=True))
+
+
+def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds():
+    chain = {"own": [5.0, 4.9], "logits": [5.0, 4.6], "probabilities": [5.0, 4.5]}
+    lower = {key: [x - 0.2 for x in losses] for key, losses in chain.items()}
+    told = tables.beyond({
+        "chains": {"16 epochs": {"independent": chain, "chained": [chain, lower]}},
+        "changes": {"rows": {"a": {"losses": [4.5, 4.75]}, "b": {"losses": [4.0, 4.2]},
+                             "tuned": {"losses": [4.5, 4.5]}}},
+        "batches": {"16": {"steps": 8, "losses": [5.0]}, "4": {"steps": 32, "losses": [4.8]}}}).splitlines()
+    assert told[1:3] == ["  16 epochs, independent: 4.900; 4.600 (4.500)",
+                         "  16 epochs, chained: 4.800 [4.700, 4.900]; 4.500 [4.400, 4.600] (4.400 [4.300, 4.500])"]
+    assert told[4:6] == ["  b: -0.400 [-0.500, -0.300]", "  a: +0.125 [+0.000, +0.250]"]
+    assert told[7:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]

@@ -1,7 +1,7 @@
 """Beyond the paper: members that teach one another, hidden inputs, smaller batches, and what a weight decay decays."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ class ExtrasPreset:
     chained: tuple[Place, ...]  # of members that teach one another, and of others beside them
     lr: float  # of batches of all sizes
     K: int = 8
-    chains: int = 2  # of other seeds
+    chains: int = 2  # of the same seeds in other orders
     weight: float = 1.0  # of what the member before says, where the text has 1
     batches: tuple[float, ...] = (0.5, 1, 2, 4)  # as multiples of the study's
     seeds: tuple[int, ...] = (0, 1, 2)  # of all but the chains
@@ -121,9 +121,10 @@ def _apart(members: Stack, task: Task) -> dict[str, Any]:
 
 
 def _chained(preset: ExtrasPreset, place: Place, number: int, device: str) -> dict[str, list[float]]:
-    """A chain of members. The first chain's have the seeds of the independent ones."""
+    """A chain of members with the seeds of the independent ones, in the same round but begun elsewhere."""
     task = preset.study.task(preset.size)
-    text, seeds = task.data.corpus(), range(number * preset.K, (number + 1) * preset.K)
+    text, first = task.data.corpus(), number * preset.K // preset.chains
+    seeds = [(first + k) % preset.K for k in range(preset.K)]
     members = imitation_chain(text.train.to(device), task.model, _hypers(place, seeds), _run(task, place, device),
                               weight=preset.weight)
     return in_order(members, text.valid.to(device))
@@ -140,7 +141,7 @@ def _changed(preset: ExtrasPreset, name: str, device: str) -> list[float]:
     return validation_loss(found.model, text.valid).tolist()
 
 
-def _hypers(place: Place, seeds) -> list[Hyper]:
+def _hypers(place: Place, seeds: Sequence[int]) -> list[Hyper]:
     return [Hyper(place.lr, place.weight_decay, seed, seed) for seed in seeds]
 
 

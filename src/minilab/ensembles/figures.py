@@ -212,12 +212,12 @@ def variants(results: Results) -> Figure:
     fig, (left, right) = figure(1, 2, height=3.0)
     saved = differences(results)
     left.axvline(0, color=INK, linestyle="--", linewidth=1)
-    for y, (name, found) in enumerate(saved.items()):
+    for y, found in enumerate(saved.values()):
         left.plot([found.mean()], [y], "o", color=PALETTE.blue, markersize=7)
         left.plot(found, [y] * len(found), color=PALETTE.blue, **SEED)
     left.set_yticks(range(len(saved)), list(saved))
     left.grid(axis="y", visible=False)
-    left.set(xlabel="loss less the tuned model's (nats)", ylim=(-0.6, len(saved) - 0.4))
+    left.set(xlabel="change of loss (nats a token)", ylim=(-0.6, len(saved) - 0.4))
     batches, rows = zip(*_by_number(results["batches"]), strict=True)
     right.plot(batches, [np.mean(row["losses"]) for row in rows], color=PALETTE.blue)
     for batch, row in zip(batches, rows, strict=True):
