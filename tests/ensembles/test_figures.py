@@ -192,7 +192,7 @@ def test_chains_are_drawn_by_their_means_beside_any_members_that_are_independent
                  for how in ("independent", "chained")]
         assert list(labelled(left)) == list(labelled(right)) == names
         b = 0.0 if average == "logits" else 0.1
-        for ax, apart, chained in ((left, [5.0, 5.1, 4.9], [5.1, 4.8, 4.7]),
+        for ax, apart, chained in ((left, [5.0, 5.0, 5.0], [5.1, 4.8, 4.7]),
                                    (right, [5.0, 4.6 - b, 4.5 - b], [5.1, 4.6 - 2 * b, 4.3 - b])):
             lines = labelled(ax)
             np.testing.assert_allclose(lines[names[2]].get_ydata(), apart)

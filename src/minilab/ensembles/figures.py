@@ -182,7 +182,8 @@ def students(results: Results, *, marks: Sequence[str] = ("regularized", "ensemb
 def chained(results: Results, *, average: str = "logits") -> Figure:
     """Members that learn from the one before (solid) beside independent ones (dashed), a color for each place.
 
-    Left, each member's own loss; a dot is a chain's. Right, the first k of the chain averaged, and any k of the others.
+    Left, each member's own loss, which has a mean where members are independent; a dot is a chain's. Right, the first k
+    of the chain averaged, and any k of the others.
     `results["chains"][name]` holds `epochs`, `weight_decay`, and losses (K): of each of the `chained`, and of the
     `independent`, their `own` and of the `average`, which for the latter is under `any`.
     """
@@ -190,9 +191,9 @@ def chained(results: Results, *, average: str = "logits") -> Figure:
     places = sorted(results["chains"].values(), key=lambda row: (row["epochs"], row["weight_decay"]))
     for color, row in zip(cycle(PALETTE), places, strict=False):
         place, others = f"{row['epochs']} epochs, decay {row['weight_decay']:g}", row["independent"]
-        for ax, key, apart in ((left, "own", others["own"]), (right, average, others["any"][average])):
+        k = np.arange(1, len(others["own"]) + 1)
+        for ax, key, apart in ((left, "own", [np.mean(others["own"])] * len(k)), (right, average, others["any"][average])):
             losses = np.array([chain[key] for chain in row["chained"]])
-            k = np.arange(1, losses.shape[1] + 1)
             ax.plot(k, apart, "--", color=color, label=f"{place}, independent")
             ax.plot(k, losses.mean(axis=0), color=color, label=f"{place}, chained")
             for chain in losses:
