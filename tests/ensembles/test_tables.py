@@ -63,5 +63,6 @@ def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds()
         "batches": {"16": {"steps": 8, "losses": [5.0]}, "4": {"steps": 32, "losses": [4.8]}}}).splitlines()
     assert told[1:3] == ["  16 epochs, independent: 4.900; 4.600 (4.500)",
                          "  16 epochs, chained: 4.800 [4.700, 4.900]; 4.500 [4.400, 4.600] (4.400 [4.300, 4.500])"]
-    assert told[4:6] == ["  b: -0.400 [-0.500, -0.300]", "  a: +0.125 [+0.000, +0.250]"]
+    assert told[4:6] == ["  b: -0.400 [-0.500, -0.300], give or take 0.100",
+                          "  a: +0.125 [+0.000, +0.250], give or take 0.125"]
     assert told[7:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]

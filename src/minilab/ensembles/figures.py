@@ -192,7 +192,8 @@ def chained(results: Results, *, average: str = "logits") -> Figure:
     for color, row in zip(cycle(PALETTE), places, strict=False):
         place, others = f"{row['epochs']} epochs, decay {row['weight_decay']:g}", row["independent"]
         k = np.arange(1, len(others["own"]) + 1)
-        for ax, key, apart in ((left, "own", [np.mean(others["own"])] * len(k)), (right, average, others["any"][average])):
+        mean = [np.mean(others["own"])] * len(k)
+        for ax, key, apart in ((left, "own", mean), (right, average, others["any"][average])):
             losses = np.array([chain[key] for chain in row["chained"]])
             ax.plot(k, apart, "--", color=color, label=f"{place}, independent")
             ax.plot(k, losses.mean(axis=0), color=color, label=f"{place}, chained")

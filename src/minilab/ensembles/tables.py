@@ -74,14 +74,16 @@ def differences(results: Results) -> dict[str, Float[np.ndarray, "S"]]:
 
 def beyond(results: Results) -> str:
     """Of `ensembles/extras`: the last member and all of them, chained and not; each change; each batch. Means, in nats
-    a token, and the least and most of the chains or seeds."""
+    a token, and the least and most of the chains or seeds; a change's mean with its standard error."""
     lines = ["K members: the last one's own loss, and all of them (by probabilities)"]
     for name, row in results["chains"].items():
         for how, chains in (("independent", [row["independent"]]), ("chained", row["chained"])):
             parts = (_span([chain[key][-1] for chain in chains]) for key in ("own", "logits", "probabilities"))
             lines.append("  {}, {}: {}; {} ({})".format(name, how, *parts))
     lines += ["less the tuned model's loss, at each seed"]
-    lines += [f"  {name}: {_span(found, sign='+')}" for name, found in differences(results).items()]
+    for name, found in differences(results).items():
+        error = f", give or take {found.std(ddof=1) / len(found) ** 0.5:.3f}" if len(found) > 1 else ""
+        lines.append(f"  {name}: {_span(found, sign='+')}{error}")
     lines += ["one epoch, by windows a step"]
     lines += [f"  {batch:>3}, {row['steps']} steps: {_span(row['losses'])}"
               for batch, row in sorted(results["batches"].items(), key=lambda item: int(item[0]))]
