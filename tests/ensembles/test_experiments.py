@@ -6,8 +6,9 @@ import torch
 
 from minilab.core.records import Record, flatten
 from minilab.ensembles.experiments import EXPERIMENTS
-from minilab.ensembles.experiments_data import moved
+from minilab.ensembles.experiments_data import DATA, moved
 from minilab.ensembles.experiments_extras import EXTRAS, MASKS, batch_runs, in_order
+from minilab.ensembles.experiments_teach import CONTINUED, new_domain
 from minilab.ensembles.members import decays, validation_loss
 from minilab.ensembles.recipes import Place, runs_at, time_scale
 from minilab.ensembles.runs import Data, outcome
@@ -81,6 +82,20 @@ def test_soup_of_one_beginning_is_near_its_ensemble_and_of_two_it_is_not():
         assert row["soup"] - row["ensemble"] < 0.05
     apart = found["begun apart"]
     assert apart["soup"] - apart["ensemble"] > 0.05
+
+
+@pytest.mark.parametrize("name", CONTINUED)
+def test_both_domains_have_as_much_text_as_a_preset_asks_for(name):
+    preset = CONTINUED[name]
+    for data in (preset.study.data, new_domain(preset)):
+        text = data.corpus()
+        assert text.train.numel() >= data.tokens and text.valid.numel() >= data.valid_tokens
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_there_is_text_for_every_number_of_tokens(name):
+    for tokens in DATA[name].tokens:
+        assert moved(DATA[name].study, tokens).data.corpus().train.numel() >= tokens
 
 
 def test_a_model_that_has_learned_nothing_answers_a_quarter_of_the_questions_within_the_interval():

@@ -20,7 +20,7 @@ from minilab.ensembles.experiments_members import ensemble, predicting
 from minilab.ensembles.members import Hyper, RunConfig, train_members
 from minilab.ensembles.model import Stack, stack
 from minilab.ensembles.recipes import Place, for_ensembles
-from minilab.ensembles.runs import Task, worth_compiling
+from minilab.ensembles.runs import Data, Task, worth_compiling
 from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study
 from minilab.nn.transformer import Transformer
 
@@ -164,6 +164,7 @@ class ContinuedPreset:
     size: int
     base: Place
     tokens: int  # of the new domain
+    valid_tokens: int = 32_768  # of the new domain, which is small
     epochs: tuple[int, ...] = (1, 4, 8)
     lr: float = 3e-3
     weight_decay: float = 0.1
@@ -174,9 +175,9 @@ class ContinuedPreset:
 
 
 CONTINUED = {
-    "cpu": ContinuedPreset("cpu", QUICK, 0, Place(2, 1e-2, 0.4), 512, epochs=(1, 2), K=2, device="cpu"),
+    "cpu": ContinuedPreset("cpu", QUICK, 0, Place(2, 1e-2, 0.4), 512, 512, epochs=(1, 2), K=2, device="cpu"),
     "two-cores": ContinuedPreset("two-cores", LAPTOP, 1, Place(16, 1e-2, 0.4), 16_384, device="cpu"),
-    "gpu": ContinuedPreset("gpu", TUNED, 1, TUNED.regularized[1], 2**17, lr=1e-3, device="cuda"),
+    "gpu": ContinuedPreset("gpu", TUNED, 1, TUNED.regularized[1], 2**17, 2**16, lr=1e-3, device="cuda"),
 }
 
 
@@ -185,7 +186,7 @@ def continued(preset: ContinuedPreset) -> Record:
     """From the kernel's pages to Python's: more epochs, an ensemble, a soup; and the soup of models begun apart."""
     started, device = time.perf_counter(), pick_device(preset.device)
     task = preset.study.task(preset.size)
-    new = replace(task, data=replace(task.data, name="manual", tokens=preset.tokens))
+    new = replace(task, data=new_domain(preset))
     valid = new.data.corpus().valid.to(device)
     apart = ensemble(preset.study, task, preset.base, preset.K, str(device))[0]
     base, rows = apart.member(0), {}
@@ -199,6 +200,10 @@ def continued(preset: ContinuedPreset) -> Record:
         "tokens": preset.tokens, "base": float(window_losses(stack([base]), valid).mean()),
         "from scratch": float(window_losses(scratch, valid).mean()), "rows": rows, "begun apart": _ways(apart, own),
         "guess": float(torch.tensor(float(task.data.vocab)).log())})
+
+
+def new_domain(preset: ContinuedPreset) -> Data:
+    return replace(preset.study.data, name="manual", tokens=preset.tokens, valid_tokens=preset.valid_tokens)
 
 
 def _continued(task: Task, base: Transformer, epochs: int, preset: ContinuedPreset) -> Stack:
