@@ -141,6 +141,15 @@ def test_what_was_trained_once_comes_back_with_its_history():
         assert torch.equal(mine, other)
 
 
+def test_who_learns_from_mirrored_clips_is_trained_anew_and_tried_on_what_was_recorded():
+    setting = replace(TINY, recipe=Recipe("disc", 100))
+    plain, mirrored = Ground(setting, "cpu"), Ground(replace(setting, mirrored=True, drawn=True), "cpu")
+    assert mirrored.clips.mirrored and not (plain.clips.mirrored or mirrored.held_out.mirrored)
+    assert all(torch.equal(a, b) for a, b in zip(plain.tasks(5), mirrored.tasks(5), strict=True))
+    models = [ground.trained("sigreg", 0).model for ground in (plain, mirrored)]
+    assert not torch.equal(*(next(model.parameters()) for model in models))
+
+
 def test_another_setting_is_trained_anew():
     one = Ground(TINY, "cpu").trained("sigreg", 0).model
     for other in (Ground(TINY, "cpu").trained("sigreg", 1).model,

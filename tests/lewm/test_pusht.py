@@ -8,6 +8,7 @@ import torch
 from minilab.lewm.collect import Recipe, collect, rollout
 from minilab.lewm.experts import Expert, ExpertConfig, pose_error
 from minilab.lewm.worlds import World, distances, world_named
+from minilab.lewm.worlds.base import square
 from minilab.lewm.worlds.pusht import (
     CORNERS,
     HIGH,
@@ -53,6 +54,27 @@ def test_starts_are_in_the_published_ranges_at_rest_and_overlap_nothing():
     assert state[:, 2:4].min() >= 100 and state[:, 2:4].max() <= 400 and state[:, 4].abs().max() <= math.pi
     assert gap(state).min() >= 0 and margin(state).min() >= 0 and (state[:, 5:] == 0).all()
     torch.testing.assert_close(state[:, 4].abs().mean(), torch.tensor(math.pi / 2), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("image", range(8))
+def test_an_image_of_a_scene_is_its_picture_turned_or_mirrored(image):
+    """Of corners as sets, and of pixels where neither shows the green T, which stays."""
+    state = WORLD.reset(200, generator())
+    which = torch.full((200,), image)
+    turned, action = WORLD.mirrored(state, torch.ones(200, 3, 2), which)
+    way = square(state.device)[image]
+    middle = (LOW + HIGH) / 2
+    expected = middle + (corners(state[:, 2:5]) - middle) @ way.T
+    apart = torch.cdist(corners(turned[:, 2:5]), expected)
+    assert apart.amin(dim=1).max() < 1e-2 and apart.amin(dim=2).max() < 1e-2
+    assert torch.equal(action, (torch.ones(2) @ way.T).expand(200, 3, 2))
+    picture = [WORLD.render(s, 64).float() for s in (state, turned)]
+    table = WORLD.render(state_of((-100.0, -100.0), (-300.0, -300.0)), 64).float()
+    moved = picture[0].rot90(-(image % 4), (2, 3)) if image < 4 else picture[0].flip(3).rot90(-(image % 4), (2, 3))
+    ground = table.rot90(-(image % 4), (2, 3)) if image < 4 else table.flip(3).rot90(-(image % 4), (2, 3))
+    white = ((table == 255) & (ground == 255)).all(dim=1, keepdim=True)
+    assert ((picture[1] - moved).abs() * white).max() <= 2
+    assert (picture[0] - picture[1]).abs().max() > 100 or image == 0
 
 
 def test_a_free_pusher_obeys_the_published_law():

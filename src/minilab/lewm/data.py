@@ -28,7 +28,7 @@ from torch import Tensor
 from minilab.core.files import replacing
 from minilab.core.weights import read_verified
 from minilab.lewm.worlds import World, world_named
-from minilab.lewm.worlds.base import check_size
+from minilab.lewm.worlds.base import Symmetric, check_size
 
 LICENCE = "CC0-1.0: simulated by minilab"
 PARTS = ("states", "actions", "ep_len", "ep_offset")  # the tensors of a set
@@ -134,18 +134,23 @@ class Clip(NamedTuple):
 class Clips:
     """All windows of T frames, `skip` rows apart, within one episode each; `skipped` counts the too short ones.
 
-    `size` is of the pictures (None: as they are), `scale` by default the set's own. Raises ValueError if no episode is
-    long enough, for sizes that show nothing, and for an unknown world.
+    `size` is of the pictures (None: as they are), `scale` by default the set's own. With `mirrored` each clip that is
+    drawn is in one of the eight images of its square world, turned or mirrored: as many clips more. Raises ValueError
+    if no episode is long enough, for sizes that show nothing, for an unknown world, and for one that has no such images
+    or that keeps pictures.
     """
 
     def __init__(self, data: Trajectories, *, frames: int = 4, skip: int = 5, size: int | None = 64,
-                 scale: Scale | None = None) -> None:
+                 scale: Scale | None = None, mirrored: bool = False) -> None:
         if frames < 1 or skip < 1:
             raise ValueError(f"{frames} frames at a frame skip of {skip} are no clip: give at least 1 of each")
         if size is not None:
             check_size(size)
         self.world: World | None = world_named(data.world) if data.world or data.pixels is None else None
-        self.data, self.T, self.skip, self.size = data, frames, skip, size
+        if mirrored and not (isinstance(self.world, Symmetric) and data.pixels is None):
+            raise ValueError(f"clips of the world {data.world!r} cannot be drawn turned and mirrored: those of Push-T "
+                             "and of the disc can, if the set keeps states and no pictures")
+        self.data, self.T, self.skip, self.size, self.mirrored = data, frames, skip, size, mirrored
         self.scale = scale or data.scale
         reach = (frames - 1) * skip + 1
         self.windows = (data.ep_len - reach + 1).clamp(min=0)
@@ -160,8 +165,8 @@ class Clips:
     def __len__(self) -> int:
         return self._count
 
-    def take(self, which: Int[Tensor, "B"]) -> Clip:
-        """The clips with these numbers."""
+    def take(self, which: Int[Tensor, "B"], image: Int[Tensor, "B"] | None = None) -> Clip:
+        """The clips with these numbers, each in its image of the world if these are given."""
         data, device = self.data, self.data.ep_len.device
         which = which.to(device)
         episode = torch.searchsorted(self._ends, which, right=True)
@@ -172,13 +177,17 @@ class Clips:
         actions = data.actions[steps.clamp(max=len(data.actions) - 1)]  # B T k A
         actions = actions.masked_fill((steps >= end[:, None, None])[..., None], float("nan"))
         states = data.states[rows]
+        if image is not None:
+            states, actions = self.world.mirrored(states, actions, image)
         frames = self.frames(states) if data.pixels is None else (
             data.pixels(rows.flatten(), self.size).to(device).unflatten(0, rows.shape))
         return Clip(frames, self.scale.blocks(actions), states, episode, start)
 
     def draw(self, n: int, generator: torch.Generator) -> Clip:
         """n clips, with replacement; every window is as likely as any other."""
-        return self.take(torch.randint(len(self), (n,), generator=generator, device=generator.device))
+        draw = {"generator": generator, "device": generator.device}
+        which = torch.randint(len(self), (n,), **draw)
+        return self.take(which, torch.randint(8, (n,), **draw).to(self.data.ep_len.device) if self.mirrored else None)
 
     def frames(self, states: Float[Tensor, "*b S"]) -> UInt8[Tensor, "*b 3 H W"]:
         """The world's pictures of any states, at the size of the clips. Raises ValueError if no world is known."""

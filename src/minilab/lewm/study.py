@@ -49,6 +49,7 @@ class Setting:
     ahead: int = 25  # steps from a task's start to its goal, in the episode that it comes from
     budget: int = 50  # steps allowed
     workers: int = 1  # processes that make the data
+    mirrored: bool = False  # learn from clips in all eight images of a square world, and not as they were recorded
     drawn: bool = False  # each picture once, and kept: for a device with a few gigabytes to spare
     swift: bool = False  # plan in 16 bits
 
@@ -69,7 +70,7 @@ class Ground:
     @cached_property
     def clips(self) -> Clips:
         """To learn from: as many frames as the model's history, and one more."""
-        return self.clips_of(self.seen, self.frames)
+        return self.to_learn(self.frames)
 
     @cached_property
     def held_out(self) -> Clips:
@@ -79,9 +80,14 @@ class Ground:
     def frames(self) -> int:
         return self.setting.config.history + 1
 
-    def clips_of(self, data: Trajectories, frames: int) -> Clips:
+    def to_learn(self, frames: int) -> Clips:
+        mirrored = self.setting.mirrored
+        return self.clips_of(replace(self.seen, pixels=None) if mirrored else self.seen, frames, mirrored=mirrored)
+
+    def clips_of(self, data: Trajectories, frames: int, *, mirrored: bool = False) -> Clips:
         s = self.setting
-        return Clips(data, frames=frames, skip=s.skip, size=s.config.vision.image, scale=self.seen.scale)
+        return Clips(data, frames=frames, skip=s.skip, size=s.config.vision.image, scale=self.seen.scale,
+                     mirrored=mirrored)
 
     def tasks(self, n: int, seed: int = 0) -> tuple[Float[Tensor, "n S"], Float[Tensor, "n S"]]:
         """Starts and goals out of held-out episodes."""
@@ -97,9 +103,9 @@ class Ground:
         s, stands_on = self.setting, ARMS[arm].stands_on
         base = self.trained(stands_on, seed).model if stands_on else None
         # The goals of cloning are as far away as those of the tasks.
-        clips = self.clips if ARMS[arm].plans else self.clips_of(self.seen, s.ahead // s.skip + 1)
+        clips = self.clips if ARMS[arm].plans else self.to_learn(s.ahead // s.skip + 1)
         folder = place([arm, stands_on, dataset_path(s.recipe).name, s.held_out, s.skip, s.config, s.learning,
-                        clips.T, seed])
+                        clips.T, seed, *(["mirrored"] if s.mirrored else [])])
         held_out = self.held_out.draw(256, self.generator(1))
         found = train_arm(arm, s.config, clips.draw, s.learning, held_out=held_out, base=base, seed=seed,
                           device=self.device, checkpoint=folder / "model.safetensors")

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 # A world is one line here and a module beside this file, which is imported when its world is asked for.
@@ -64,6 +64,15 @@ class World(Protocol):
 
     def policy(self, name: str, copies: int, generator: torch.Generator) -> Policy:
         """One of `policies`, about to begin `copies` episodes. Raises ValueError for another name."""
+
+
+@runtime_checkable
+class Symmetric(Protocol):
+    """A world on a square, in whose eight images (`square`) its physics is the same."""
+
+    def mirrored(self, state: Float[Tensor, "B *n S"], action: Float[Tensor, "B *k A"], image: Int[Tensor, "B"]
+               ) -> tuple[Float[Tensor, "B *n S"], Float[Tensor, "B *k A"]]:
+        """States and actions as they are in the image of each row."""
 
 
 def world_named(name: str) -> World:
@@ -116,6 +125,20 @@ class Blur:
 def unit(vector: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     """The direction of each row; 0 stays 0."""
     return vector / vector.norm(dim=1, keepdim=True).clamp(min=1e-8)
+
+
+@cache
+def square(device: torch.device) -> Float[Tensor, "8 2 2"]:
+    """The eight ways to lay a square on itself, as what they do to (x, y): four turns, and each of them mirrored."""
+    turn, mirror = torch.tensor([[0.0, -1.0], [1.0, 0.0]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    turns = [torch.linalg.matrix_power(turn, k) for k in range(4)]
+    return torch.stack(turns + [turned @ mirror for turned in turns]).to(device)
+
+
+def laid(vectors: Float[Tensor, "B *n 2"], image: Int[Tensor, "B"]) -> Float[Tensor, "B *n 2"]:
+    """Vectors from a square's middle, each row's in one of the square's eight images."""
+    way = square(vectors.device)[image].transpose(1, 2)  # B 2 2
+    return (vectors.flatten(1, -2) @ way if vectors.dim() > 2 else (vectors[:, None] @ way)[:, 0]).view(vectors.shape)
 
 
 def check_size(size: int) -> None:

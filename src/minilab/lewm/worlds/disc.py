@@ -14,10 +14,10 @@ import math
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from minilab.lewm.worlds.base import Blur, Policy, Uniform, in_batches, pixel_centers, resized, unit
+from minilab.lewm.worlds.base import Blur, Policy, Uniform, in_batches, laid, pixel_centers, resized, unit
 
 FRAME = 224
 MARGIN, LINE = 14, 4  # the table is the square from 14 to 210, and the line lies just outside
@@ -79,6 +79,13 @@ class Disc:
 
     def success(self, state: Float[Tensor, "B S"], goal: Float[Tensor, "B S"]) -> Bool[Tensor, "B"]:
         return (state - goal)[:, 2:].norm(dim=1) < SUCCESS
+
+    def mirrored(self, state: Float[Tensor, "B *n S"], action: Float[Tensor, "B *k A"], image: Int[Tensor, "B"]
+               ) -> tuple[Float[Tensor, "B *n S"], Float[Tensor, "B *k A"]]:
+        """States and actions in one of the square's eight images."""
+        middle = (LOW + HIGH) / 2
+        parts = [middle + laid(place - middle, image) for place in state.split(2, dim=-1)]
+        return torch.cat(parts, dim=-1), laid(action, image)
 
     def policy(self, name: str, copies: int, generator: torch.Generator) -> Policy:
         """"push" takes the disc places, "weak" bumps into it, "mixed" is three episodes of the first to one of it and

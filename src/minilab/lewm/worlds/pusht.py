@@ -29,11 +29,11 @@ from functools import cache
 import mujoco
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from mujoco.batch import Batch
 from torch import Tensor
 
-from minilab.lewm.worlds.base import Policy, Uniform, in_batches, pixel_centers
+from minilab.lewm.worlds.base import Policy, Uniform, in_batches, laid, pixel_centers
 
 FRAME = 512
 LOW, HIGH, LINE = 7.0, 504.0, 4.0  # inner faces of the walls, and how thick these are in pictures
@@ -108,6 +108,15 @@ class PushT:
         """Pusher and block count in one distance, and the angle apart from it."""
         near = (state - goal)[:, :4].norm(dim=1) < NEAR
         return near & (turn(state[:, 4], goal[:, 4]).abs() < TURNED)
+
+    def mirrored(self, state: Float[Tensor, "B *n S"], action: Float[Tensor, "B *k A"], image: Int[Tensor, "B"]
+               ) -> tuple[Float[Tensor, "B *n S"], Float[Tensor, "B *k A"]]:
+        """States and actions in one of the square's eight images. The table's green T stays where it is."""
+        middle, (pusher, block, angle, velocity) = (LOW + HIGH) / 2, state.split((2, 2, 1, 2), dim=-1)
+        stem = laid(torch.cat((-angle.sin(), angle.cos()), dim=-1), image)  # all that a T shows: it is its own mirror
+        parts = (middle + laid(pusher - middle, image), middle + laid(block - middle, image),
+                 torch.atan2(-stem[..., :1], stem[..., 1:]), laid(velocity, image))
+        return torch.cat(parts, dim=-1), laid(action, image)
 
     def policy(self, name: str, copies: int, generator: torch.Generator) -> Policy:
         """"expert" plans with the true physics and brings the block to one pose after the other; "push" takes it
