@@ -104,6 +104,7 @@ def test_rivals_of_two_records_stand_in_one_picture():
 def test_who_plans_is_asked_how_far_ahead_it_imagines():
     rows = success(replace(SUCCESS["cpu"], settings=(TINY,), far=NEVER)).results["worlds"]["rooms"]
     assert "foresight" not in rows["chance"]
+    assert rows["sigreg"]["foresight"] != rows["sigreg"]["hindsight"]
     for errors in rows["sigreg"]["foresight"].values():
         assert len(errors) == TINY.plan.horizon and all(error > 0 for error in errors)
 

@@ -105,13 +105,19 @@ def success(preset: SuccessPreset) -> Record:
 
 
 def imagination(ground: Ground, trained: Sequence[Trained], clips: int = 500) -> dict[str, dict[str, list[float]]]:
-    """How far ahead the models of an arm imagine, to a plan's end: means over them; nothing for who does not plan."""
+    """How far ahead the models of an arm imagine, to a plan's end: means over them; nothing for who does not plan.
+
+    "foresight" is in episodes held out, and "hindsight" in those that were learned from.
+    """
     if not all(isinstance(t.model, LeWM) for t in trained):
         return {}
-    held_out = ground.clips_of(ground.unseen, ground.setting.plan.horizon + 1).draw(clips, ground.generator(8))
-    found = [foresight(t.model, held_out) for t in trained]
-    return {"foresight": {part: torch.stack([getattr(f, part) for f in found]).mean(dim=0).tolist()
-                          for part in Foresight._fields}}
+    means = {}
+    for name, data in (("foresight", ground.unseen), ("hindsight", ground.seen)):
+        shown = ground.clips_of(data, ground.setting.plan.horizon + 1).draw(clips, ground.generator(8))
+        found = [foresight(t.model, shown) for t in trained]
+        means[name] = {part: torch.stack([getattr(f, part) for f in found]).mean(dim=0).tolist()
+                       for part in Foresight._fields}
+    return means
 
 
 def by_case(ground: Ground, reached: list[Bool[Tensor, "n"]]) -> dict[str, dict]:
