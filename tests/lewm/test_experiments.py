@@ -24,11 +24,13 @@ TINY = replace(with_learning(QUICK, steps=4, batch=16, directions=16, log_every=
 CHANGES = {"collapse": {"frames": 60, "arms": ("sigreg", "ema", "pldm", "prediction", "frozen_random")},
            "probes": {"frames": 60}, "crossing": {"budget": 10}, "surprise": {"films": 6}, "success": {"far": 50},
            "suspects": {"pictures": 60, "reader_steps": 2, "pairs": 20},
-           "diet": {"pictures": 60, "reader_steps": 2, "clips": 20, "policies": ("mixed", "wavering")}}
+           "diet": {"pictures": 60, "reader_steps": 2, "clips": 20, "policies": ("mixed", "wavering")},
+           "recordings": {"episodes": (20, 100)}}
 FIGURES = {"collapse": (figures_records.collapse, figures_records.curves), "knobs": (figures_records.knobs,),
            "success": (figures_records.success,), "crossing": (figures_records.crossing,),
            "planners": (figures_records.planners,), "suspects": (figures_records.suspects,),
-           "diet": (figures_records.diet,), "probes": (lambda r: figures_records.probes(r, "rooms"),),
+           "diet": (figures_records.diet,), "recordings": (figures_records.recordings,),
+           "probes": (lambda r: figures_records.probes(r, "rooms"),),
            "surprise": (lambda r: figures_records.surprise(r, "rooms"),),
            "shape": (figures_records.maps, figures_records.distance)}
 
@@ -41,7 +43,8 @@ def _cache(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_experiment_runs_in_small_and_is_drawn(name):
     preset = EXPERIMENTS[name].presets["cpu"]
-    world, policy = {"shape": ("rooms", "smooth"), "diet": ("disc", "")}.get(name, ("rooms", "noisy"))
+    others = {"shape": ("rooms", "smooth"), "diet": ("disc", ""), "recordings": ("disc", "")}
+    world, policy = others.get(name, ("rooms", "noisy"))
     tiny = replace(TINY, recipe=replace(TINY.recipe, world=world, policy=policy))
     setting = {"settings": (tiny,)} if hasattr(preset, "settings") else {"setting": tiny}
     record = EXPERIMENTS[name].run(replace(preset, **setting, **CHANGES.get(name, {})))
@@ -92,6 +95,16 @@ def test_all_policies_of_a_diet_are_tried_and_read_on_the_same_episodes():
     rows = EXPERIMENTS["diet"].run(preset).results["policies"]
     moved = [row["reading"]["recorded, unmoved"] for row in rows.values()]  # no model has a part in it
     assert moved[0] == moved[1] and rows["mixed"]["reading"]["seen"] != rows["wavering"]["reading"]["seen"]
+
+
+def test_models_of_few_and_of_mirrored_recordings_are_tried_on_the_same_episodes():
+    tiny = replace(TINY, recipe=replace(TINY.recipe, world="disc", policy=""))
+    preset = replace(EXPERIMENTS["recordings"].presets["cpu"], setting=tiny, **CHANGES["recordings"])
+    rows = EXPERIMENTS["recordings"].run(preset).results["episodes"]
+    trials = {row[how]["cem"]["cases"]["to be pushed"]["trials"] for row in rows.values() for how in row}
+    assert len(trials) == 1 and set(rows) == {"20", str(tiny.recipe.episodes)}
+    errors = {row[how]["foresight"]["imagined"][-1] for row in rows.values() for how in row}
+    assert len(errors) == 4  # each is another model
 
 
 def test_rivals_of_two_records_stand_in_one_picture():

@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "crossing": Experiment(experiments_reach.crossing, experiments_reach.CROSSING),
     "suspects": Experiment(experiments_suspects.suspects, experiments_suspects.SUSPECTS),
     "diet": Experiment(experiments_diet.diet, experiments_diet.DIET),
+    "recordings": Experiment(experiments_diet.recordings, experiments_diet.RECORDINGS),
     "probes": Experiment(experiments_look.probes, experiments_look.PROBES),
     "surprise": Experiment(experiments_look.surprise, experiments_look.SURPRISE),
     "planning_speed": Experiment(experiments_speed.planning_speed, experiments_speed.PLANNING_SPEED),

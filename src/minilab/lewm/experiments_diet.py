@@ -1,14 +1,14 @@
-"""What the recordings show: the same model, learned from other ways to behave, tried on the same goals."""
+"""What the recordings show, and how many there are: the same model, learned from others, tried on the same goals."""
 
 import time
 from dataclasses import dataclass, replace
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.lewm.experiments_plan import SUCCESS, by_case
+from minilab.lewm.experiments_plan import PUSHT, SUCCESS, by_case, imagination, methods
 from minilab.lewm.experiments_suspects import reading
 from minilab.lewm.oracle import learn_reader
-from minilab.lewm.study import QUICK, Ground, Setting, share
+from minilab.lewm.study import QUICK, Ground, Setting, share, with_learning
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,44 @@ def diet(preset: DietPreset) -> Record:
                 row["reading"].setdefault(name, []).append(off)
     return Record.new(experiment="lewm/diet", preset=preset, started=started,
                       results={"world": setting.world.name, "policies": rows})
+
+
+@dataclass(frozen=True)
+class RecordingsPreset:
+    name: str
+    setting: Setting  # of a world that can be mirrored; all are tried on its held-out episodes
+    episodes: tuple[int, ...]  # that are learned from, a set each
+    methods: tuple[str, ...] = ("cem", "the best of these")  # of `experiments_plan.methods`
+    seed: int = 0
+    threads: int | None = 1
+    device: str = "auto"
+
+
+RECORDINGS = {
+    "cpu": RecordingsPreset("cpu", DIET["cpu"].setting, (30, 60), device="cpu"),
+    "two-cores": RecordingsPreset("two-cores", SUCCESS["two-cores"].settings[1], (60, 300, 1000), device="cpu"),
+    "gpu-pusht": RecordingsPreset("gpu-pusht", with_learning(PUSHT, steps=100_000), (3000,), device="cuda"),
+}
+
+
+@with_threads
+def recordings(preset: RecordingsPreset) -> Record:
+    """Models of few and of many recordings, as they were made and turned and mirrored: what they imagine and reach."""
+    started, device, setting = time.perf_counter(), pick_device(preset.device), preset.setting
+    usual, rows = Ground(setting, device), {}
+    for episodes in preset.episodes:
+        recipe = setting.recipe
+        if episodes != recipe.episodes:  # other ones, or what is held out might be among them
+            recipe = replace(recipe, episodes=episodes, seed=recipe.seed + 1)
+        for how, mirrored in (("as recorded", False), ("mirrored", True)):
+            ground = Ground(replace(setting, recipe=recipe, mirrored=mirrored), device)
+            ground.unseen = usual.unseen
+            trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
+            row = rows.setdefault(str(episodes), {})[how] = imagination(ground, trained)
+            for name in preset.methods:
+                plan = methods(setting.plan)[name]
+                reached = [ground.reached(ground.agent(t, seed, plan), seed)
+                           for t, seed in zip(trained, setting.seeds, strict=True)]
+                row[name] = share(reached) | by_case(ground, reached)
+    return Record.new(experiment="lewm/recordings", preset=preset, started=started,
+                      results={"world": setting.world.name, "episodes": rows})

@@ -16,7 +16,7 @@ from minilab.lewm.collect import Recipe
 from minilab.lewm.learn import Foresight, foresight
 from minilab.lewm.model import LeWM
 from minilab.lewm.planner import PlanConfig, paper, small
-from minilab.lewm.study import QUICK, Ground, Setting, rooms, share, with_learning
+from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
 from minilab.lewm.worlds import pusht
 from minilab.lewm.worlds.cube import held
 from minilab.lewm.worlds.disc import Disc
@@ -61,9 +61,6 @@ def card(recipe: Recipe, config: model.LeWMConfig, *, steps: int, lam: float = 0
 
 
 PUSHT = card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.3, swift=True)
-# More steps alone, and with eight times as many clips to take them on.
-LONGER = with_learning(PUSHT, steps=100_000)
-MIRRORED = replace(LONGER, mirrored=True, drawn=False)
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
     "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=60)), arms=ONE_TOKEN, device="cpu"),
@@ -76,8 +73,6 @@ SUCCESS = {
     "gpu-pusht": SuccessPreset("gpu-pusht", (PUSHT,), arms=("sigreg", "chance"), threads=4, device="cuda"),
     "gpu-pusht-pldm": SuccessPreset("gpu-pusht-pldm", (PUSHT,), arms=("pldm_tuned",), threads=4, device="cuda"),
     "gpu-pusht-cloning": SuccessPreset("gpu-pusht-cloning", (PUSHT,), arms=("cloning",), threads=4, device="cuda"),
-    "gpu-pusht-longer": SuccessPreset("gpu-pusht-longer", (LONGER,), arms=("sigreg",), threads=4, device="cuda"),
-    "gpu-pusht-mirrored": SuccessPreset("gpu-pusht-mirrored", (MIRRORED,), arms=("sigreg",), threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
         arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
@@ -151,7 +146,6 @@ class PlannersPreset:
     device: str = "auto"
 
 
-KEPT = ("cem", "icem", "look, and keep the deadline", "the best of these")  # the paper's, and what has helped
 PLANNERS = {
     "cpu": PlannersPreset("cpu", QUICK, arms=("sigreg",),
                           methods=("cem", "look after each block"), device="cpu"),
@@ -162,9 +156,6 @@ PLANNERS = {
         methods=("cem", "look, and keep the deadline", "the best of these")),
     "gpu": PlannersPreset("gpu", SUCCESS["gpu"].settings[1], device="cuda"),
     "gpu-pusht": PlannersPreset("gpu-pusht", replace(PUSHT, tasks=60), arms=("sigreg",), device="cuda"),
-    "gpu-pusht-longer": PlannersPreset("gpu-pusht-longer", LONGER, arms=("sigreg",), methods=KEPT, device="cuda"),
-    "gpu-pusht-mirrored": PlannersPreset("gpu-pusht-mirrored", MIRRORED, arms=("sigreg",), methods=KEPT,
-                                         device="cuda"),
 }
 
 

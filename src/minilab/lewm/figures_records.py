@@ -170,6 +170,30 @@ def diet(record: Record, case: str = "to be pushed") -> Figure:
     return fig
 
 
+def recordings(record: Record, case: str = "to be pushed") -> Figure:
+    """By the number of recordings, as they were made and mirrored: goals reached by each method, of one case of the
+    tasks if there is it, and the error at a plan's end in episodes that were held out and in those learned from."""
+    rows = dict(sorted(record.results["episodes"].items(), key=lambda row: int(row[0])))
+    at = range(len(rows))
+    fig, (left, right) = figure(1, 2, height=3.6)
+    for how, color in (("as recorded", PALETTE.orange), ("mirrored", PALETTE.blue)):
+        found = [row[how] for row in rows.values()]
+        for method, style in zip(record.config["methods"], ("o--", "s-"), strict=False):
+            mean, error = _bars([row[method].get("cases", {}).get(case, row[method]) for row in found])
+            left.errorbar(at, 100 * mean, yerr=100 * error, fmt=style, capsize=2, color=color, label=f"{how}, {method}")
+        for part, style, shown in (("foresight", "^-", "held out"), ("hindsight", "v:", "learned from")):
+            right.plot(at, [row[part]["imagined"][-1] for row in found], style, color=color, label=f"{how}, {shown}")
+    for ax in (left, right):
+        ax.set_xticks(at, rows)
+        ax.set(xlabel="recordings", ylim=(0, None))
+    left.set(ylabel="goals reached (percent)")
+    right.set(ylabel="error at the plan's end")
+    handles, labels = (a + b for a, b in zip(left.get_legend_handles_labels(), right.get_legend_handles_labels(),
+                                             strict=True))
+    fig.legend(handles, labels, ncols=2, loc="outside lower center", frameon=False)
+    return fig
+
+
 def probes(record: Record, world: str) -> Figure:
     """Errors of linear (hollow) and MLP (filled) probes of each quantity; 1 is chance."""
     rows = record.results["worlds"][world]
