@@ -42,6 +42,26 @@ def test_what_is_no_number_must_be_equal_and_be_there():
     assert drifted(differences(kept, fresh)) and not drifted(differences(kept, kept))
 
 
+def test_another_rounding_of_what_was_cut_to_decimals_is_no_drift():
+    exact = [0.0137 * (i - 20) for i in range(40)]
+    kept = make({"curve": [[round(x, 3) for x in exact]]})
+    one = make({"curve": [[round(x, 3) + (0.001 if i == 21 else 0) for i, x in enumerate(exact)]]})
+    assert kinds(kept, one) == {}
+    assert kinds(kept, make({"curve": [[x + 0.001 for x in kept.results["curve"][0]]]}))  # the list has shifted
+    two_units = make({"curve": [[round(x, 3) + (0.002 if i == 21 else 0) for i, x in enumerate(exact)]]})
+    assert kinds(kept, two_units) == {"results.curve[0][21]": "drift"}
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [([0.25] * 19, 0.01), ([0.5] * 40, 0.1), ([2.0] * 40, 1.0), ([7] * 40, 1), ([i / 3 + 1 for i in range(40)], 0.01)],
+)
+def test_what_was_not_cut_has_no_unit_to_be_off_by(values, step):
+    """Too few to tell, tenths, whole numbers, counts, and numbers with all their digits."""
+    kept, fresh = make({"x": values}), make({"x": [values[0] + step, *values[1:]]})
+    assert kinds(kept, fresh) == {"results.x[0]": "drift"}
+
+
 @pytest.mark.parametrize(
     "key", ["seconds", "wall_s", "tokens_per_s", "speedup", "act_s", "times_diffuser", "step_seconds", "ns_each",
             "sd_over_ar", "speculative_over_generate", "peak_gib"]  # fmt: skip

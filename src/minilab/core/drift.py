@@ -1,6 +1,7 @@
 """Has a result drifted: a fresh record beside the one that is kept.
 
 - Numbers may differ by a tolerance, everything else must be equal, and what one record has the other must have.
+- What a record keeps cut to decimals may end in another last one: see `_roundings`.
 - Times, rates and what is computed from them belong to a machine. They are told and not judged.
 - A setting that only the fresh record has is told and not judged: presets gain fields, whose defaults do what was
   done before. A setting that has another value is drift: then the two are not of one experiment.
@@ -11,8 +12,9 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,9 @@ TIMES = "|".join([
     r".*speedup.*", r"times_.*", "ratios", "share_of_rate", r".*_share", r".*_gib",  # of times, and memory
     r"(?:.*_)?over_ar|(?:s?sd|speculative)_over_.*", "cost", "slope",  # of times, in chapters 1 and 3
 ])  # fmt: skip
+
+
+ONE_IN = 20  # of so many numbers of a list, one may be off by a unit of the last decimal
 
 
 class _Absent:
@@ -89,7 +94,8 @@ def differences(kept: Record, fresh: Record, tolerance: Tolerance = Tolerance())
             both = all(type(value) in (int, float) for value in (old, new))
             kind = "time" if both and tolerance.is_time(key) else "drift"
         found.append(Difference(kind, key, old, new))
-    return found
+    rounded = _roundings(found, before)
+    return [difference for difference in found if difference.key not in rounded]
 
 
 def table(found: Iterable[Difference], *, rows: int = 20) -> str:
@@ -102,7 +108,7 @@ def table(found: Iterable[Difference], *, rows: int = 20) -> str:
         kinds[difference.kind].append(difference)
     groups: dict[str, list[Difference]] = {}
     for difference in kinds["drift"]:
-        groups.setdefault(re.sub(r"\[\d+\]", "[*]", difference.key), []).append(difference)
+        groups.setdefault(_list_of(difference.key), []).append(difference)
     shown = list(groups.items())[:rows]
     width = max((len(key) for key, _ in shown), default=0)
     lines = [f"  drift    {key:{width}}  {_worst(group)}" for key, group in shown]
@@ -145,6 +151,31 @@ def pairs(kept: Path, fresh: Path) -> tuple[list[tuple[Record, Record]], list[st
     alone = [f"only in {place}: {name}" for place, own in ((kept, names[0]), (fresh, names[1]))
              for name in sorted(own - set(both))]  # fmt: skip
     return [(Record.read(old), Record.read(new)) for old, new in files], alone
+
+
+def _roundings(found: Iterable[Difference], kept: Mapping[str, Any]) -> set[str]:
+    """The keys of those differences that are only another rounding of a number between two decimals.
+
+    Figures for a page are kept with few decimals, such as -0.010, and the last digit of a sum decides whether it is
+    -0.011. So numbers of a list whose decimals all end at one place, the second or a later one, may be a unit of it
+    apart: at most one in `ONE_IN`, since a shift of the whole list is drift.
+    """
+    lists: dict[str, list[float]] = {}
+    for key, value in kept.items():
+        if type(value) is float:
+            lists.setdefault(_list_of(key), []).append(value)
+    near: dict[str, list[str]] = {}
+    for difference in found:
+        name = _list_of(difference.key)
+        if difference.kind == "drift" and type(difference.kept) is type(difference.fresh) is float:
+            last = min(Decimal(repr(value)).as_tuple().exponent for value in lists[name])
+            if last <= -2 and abs(difference.fresh - difference.kept) < 1.5 * 10.0**last:
+                near.setdefault(name, []).append(difference.key)
+    return {key for name, keys in near.items() if len(keys) * ONE_IN <= len(lists[name]) for key in keys}
+
+
+def _list_of(key: str) -> str:
+    return re.sub(r"\[\d+\]", "[*]", key)
 
 
 def _parts(key: str) -> list[str]:
