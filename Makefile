@@ -90,7 +90,7 @@ notebooks: $(STAMP)  ## run every notebook again and store its outputs in place
 colab:  ## run every notebook in Colab's versions of the packages, as its first cell installs minilab there
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" CELL_TIMEOUT=$(CELL_TIMEOUT) bash .ci/colab $(NOTEBOOKS)
 
-# Not in `make test`: it needs Node.js and takes half a minute a page.
+# Not in `make test`: it needs Node.js and takes half a minute a page. It ends with an error if a score is below 95.
 lighthouse: book  ## Lighthouse's scores of each page, as a phone and a desktop see it, in build/lighthouse.csv
 	$(BIN)/python .ci/lighthouse $(PAGES)
 

@@ -13,6 +13,11 @@ NOTEBOOKS = under("chapters", ".ipynb") + under("labs", ".ipynb")
 SANITIZE = (ROOT / "tests" / "nbval_sanitize.cfg").read_text(encoding="utf-8")
 SKIP_TAGS = {"nbval-skip", "skip-execution"}
 LONGEST_CELL = {"chapters": 15, "labs": 25}  # a lab's cells hold a solution between its markers, or a test
+FIRST_CELL = '''try:
+    import minilab
+except ImportError:  # on Colab and Kaggle
+    %pip install -q "minilab @ git+{repository}"
+    import minilab'''
 WIDEST_LINE = {"chapters": 84, "labs": 110}  # a page shows some 85 characters; a lab is worked on in a notebook
 
 
@@ -56,11 +61,10 @@ def test_notebook_is_stored_as_executed(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
-def test_first_cell_installs_the_package_where_it_is_missing(path):
+def test_the_first_cell_is_the_same_everywhere_and_installs_the_package_where_it_is_missing(path):
     repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     _, first, _ = next(code_cells(path))
-    assert f'%pip install -q "minilab @ git+{repository}"' in first.source
-    assert first.source.startswith("try:\n    import minilab\nexcept ImportError:")
+    assert first.source == FIRST_CELL.format(repository=repository)
 
 
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if re.match(r"chapters/\d", relative(p))], ids=relative)

@@ -102,9 +102,12 @@ def test_a_papers_numbers_are_marked_as_the_papers(path):
 
 @pytest.mark.parametrize("path", NUMBERED, ids=relative)
 def test_a_chapter_and_the_common_thread_lead_to_each_other(path):
-    assert path.name in {file for file, _ in links(text_of(THREAD))}
-    there = {file for file, _ in links(text_of(path))}
-    assert {"common-thread.ipynb", "notation.md", "glossary.md"} <= there
+    assert {"notation.md", "glossary.md"} <= {file for file, _ in links(text_of(path))}
+    there = [anchor for file, anchor in links(text_of(path)) if file == THREAD.name]
+    assert there and set(there) <= set(sections(THREAD))
+    for anchor in there:  # the section that a chapter leads to leads back to a section of it
+        back = [section for file, section in links(sections(THREAD)[anchor]) if file == path.name]
+        assert back and set(back) <= set(sections(path)), anchor
 
 
 @pytest.mark.parametrize("path", [*CHAPTERS, *FOLDER.glob("*.md")], ids=relative)
