@@ -161,3 +161,16 @@ def test_every_method_has_its_table_on_the_page_of_runs():
     methods = {path.name for path in (ROOT / "records").iterdir() if path.is_dir()}
     assert set(tables) - {"summary", "machines", "software"} == methods
     assert len(set(tables)) == len(tables)
+
+
+def test_the_page_of_use_lists_the_figures_that_a_kernel_draws():
+    told = section(FOLDER / "how-to.md", named="controls")
+    listed = re.findall(r"^\| (\d) \|.*\| `(live_\w+)` \|$", told, re.MULTILINE)
+    called = [(path.name[1], name) for path in NUMBERED
+              for cell in nbformat.read(path, as_version=4).cells
+              if cell.cell_type == "code" and {"nbval-skip", "skip-execution"} <= set(cell.metadata.get("tags", ()))
+              for name in re.findall(r"^(?:\w+\.)?(live_\w+)\(", cell.source, re.MULTILINE)]  # fmt: skip
+    assert listed == called
+    defined = {name for path in (ROOT / "src" / "minilab").rglob("*.py")
+               for name in re.findall(r"^def (live_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)}  # fmt: skip
+    assert {name for _, name in listed} == defined
