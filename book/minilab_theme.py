@@ -201,6 +201,7 @@ def setup(app):
     app.setup_extension("minilab_previews")
     app.setup_extension("minilab_quick")
     app.setup_extension("minilab_drawings")
+    app.setup_extension("minilab_llms")
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)
