@@ -53,6 +53,62 @@ def test_places_say_where_the_grid_ended_and_how_the_first_seed_came_out():
         assert all(f"{mean:.3f}" in line for mean, line in zip(losses.mean(axis=1), lines[1:-1], strict=True))
 
 
+def test_epochs_are_told_in_the_order_of_numbers_with_the_least():
+    results = Record.load("ensembles/epochs", preset="gpu").results
+    lines = tables.epochs(results).splitlines()
+    assert [line.split(":")[0] for line in lines[::2]] == ["decay 0.1", "decay 1.6"]
+    for decay, told, least in zip(("0.1", "1.6"), lines[::2], lines[1::2], strict=True):
+        losses = {int(n): row["loss"] for n, row in results["rows"][decay].items()}
+        assert told == f"decay {decay}: " + ", ".join(f"{n}: {losses[n]:.2f}" for n in (1, 2, 4, 8, 16, 32, 64))
+        best = min(losses, key=losses.get)
+        assert least.startswith(f"   least at {best}: {losses[best]:.3f} [") and "after 64" in least
+
+
+@pytest.mark.parametrize("preset", ["gpu", "two-cores"])
+def test_places_of_members_are_told_with_floors_and_where_probabilities_overtake(preset):
+    places = Record.load("ensembles/together", preset=preset).results["places"]
+    lines = tables.together({"places": places}).splitlines()
+    alone = []
+    for first, _, last in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        row = places[first.split(":")[0]]
+        alone.append(float(first.split("one ")[1].split()[0]))
+        assert f"floor {row['logits']['1/K']['E']:.3f} ±" in first
+        less = np.array(row["probabilities"]["losses"]) < np.array(row["logits"]["losses"])
+        overtakes = less[1:].any()
+        assert ("never ahead" in last) == (not overtakes)
+        assert not overtakes or f"ahead from {2 + less[1:].argmax()} on" in last and less[1 + less[1:].argmax():].all()
+    assert alone == sorted(alone) and len(alone) == len(places)
+
+
+def test_a_limit_of_limits_is_told_with_both_errors_and_open_ends():
+    results = Record.load("ensembles/joint", preset="gpu").results
+    lines = tables.joint(results).splitlines()
+    for n, line in zip(results["parameters"], lines[1:], strict=False):
+        row = results["sizes"][tables.named(n)]
+        assert line.split(":")[0].strip() == tables.named(n) and f"; {row['losses'][0]:.3f}, " in line
+        assert f", {row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}" in line
+    limit = results["limits"]["1/K"]
+    at = [i for i, line in enumerate(lines) if line.startswith("members 1/K")][0]
+    assert f"E {limit['E']:.3f}" in lines[at] and "off by 0.051" in lines[at] and limit["open"] == [True, False]
+    ends = f"open to {limit['profile'][1]:.2f} by misfit"
+    assert lines[at + 1] == f"   ± {limit['standard_error']:.3f} by other members, {ends}"
+
+
+def test_students_come_from_the_best_to_the_worst_and_no_gain_is_no_share():
+    told = tables.students({"rows": {"a": {"losses": [3.5, 3.3]}, "b": {"losses": [3.2]}},
+                            "retention": {"a": [0.25, 0.2, 0.3], "c": None}}).splitlines()
+    assert told == ["3.200 b", "3.400 [3.300, 3.500] a", "kept a: 25%, 95 % 20% to 30%", "kept c: no gain to keep"]
+
+
+def test_answers_are_told_by_both_ways_to_score():
+    way = {"gain": [0.5, 0.4, 0.6], "score": [0.3, 0.2, 0.4]}
+    told = tables.answers({"guess": 0.25, "questions": {"easy": 8},
+                           "rows": {"x": {"loss": 3.0, "easy": way}, "y": {"loss": 4.0, "easy": way}}}).splitlines()
+    assert told[0].startswith("easy, 8 questions, guessing 25%")
+    assert [line.split(",")[0].strip() for line in told[1:]] == ["y", "x"]
+    assert told[2].endswith("loss 3.000: 50.0% [40.0%, 60.0%]; 30.0% [20.0%, 40.0%]")
+
+
 def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds():
     chain = {"own": [5.0, 4.9], "logits": [5.0, 4.6], "probabilities": [5.0, 4.5]}
     lower = {key: [x - 0.2 for x in losses] for key, losses in chain.items()}

@@ -1,4 +1,4 @@
-"""What the records of decays, sizes and extras say, in lines of text: one size a line, one law a line."""
+"""What the records of chapter 5 say, in lines of text: one size a line, one place a line, one law a line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,18 @@ from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
 from minilab.ensembles.study import named
 
 Results = Mapping[str, Any]
+
+
+def epochs(results: Results) -> str:
+    """Of `ensembles/epochs`: the loss held out by epochs, where it is least, and the training loss there and at last."""
+    lines = []
+    for decay, row in sorted(results["rows"].items(), key=lambda item: float(item[0])):
+        counts = sorted(row, key=int)
+        least = min(counts, key=lambda n: row[n]["loss"])
+        lines += [f"decay {decay}: " + ", ".join(f"{n}: {row[n]['loss']:.2f}" for n in counts),
+                  f"   least at {least}: {_span(row[least]['losses'])}; in training {row[least]['train']:.2f}, "
+                  f"after {counts[-1]} {row[counts[-1]]['train']:.2f}"]
+    return "\n".join(lines)
 
 
 def decays(results: Results, at: Sequence[str] = ("0", "0.1", "0.4")) -> str:
@@ -63,6 +75,61 @@ def laws(x: Sequence[float] | Float[np.ndarray, "n"], losses: Float[np.ndarray, 
                      f"{np.abs(fit.residuals).max():.3f}; {misfit} by misfit, {seeds} by seeds")
     exponent = _told(profile_interval(fit, "alpha", noise=noise))
     return "\n".join([*lines, f"a mean is good to {noise:.3f}, the exponent from {exponent} by seeds"])
+
+
+def together(results: Results) -> str:
+    """Of `ensembles/together`: each place, the best single one first. Errors are those of other members; averaged
+    probabilities are ahead from the number of members on at which they first lose less than averaged logits."""
+    lines = []
+    for name, row in sorted(results["places"].items(), key=lambda item: item[1]["logits"]["losses"][0]):
+        law, other = row["logits"], row["probabilities"]
+        pairs = enumerate(zip(law["losses"], other["losses"], strict=True), 1)
+        ahead = next((f"ahead from {k} on" for k, (a, b) in pairs if k > 1 and b < a), "never ahead")
+        off, apart = (f"1/K is off by {np.abs(curve['1/K']['residuals']).max():.3f}, free exponent "
+                      f"{curve['free']['alpha']:.2f}" for curve in (law, other))
+        sure = row["calibration"]["one"]["overconfidence"]
+        lines += [f"{name}: one {law['losses'][0]:.3f} ± {law['standard_error'][0]:.3f}, all {law['losses'][-1]:.3f}, "
+                  f"floor {law['1/K']['E']:.3f} ± {law['1/K']['standard_error']:.3f}",
+                  f"   {off}; one is {sure:+.1%} too sure",
+                  f"   probabilities: all {other['losses'][-1]:.3f}, {ahead}; {apart}"]
+    return "\n".join(lines)
+
+
+def joint(results: Results) -> str:
+    """Of `ensembles/joint`: each size's tuned model, members and floor, and the limits over sizes of those floors."""
+    sizes = results["sizes"]
+    K = len(next(iter(sizes.values()))["losses"])
+    lines = [f"size: one model tuned; one member, {K}, floor over members"]
+    for size in map(named, results["parameters"]):
+        row = sizes[size]
+        lines.append(f"{size:>5}: {row['single']:.3f}; {row['losses'][0]:.3f}, {row['losses'][-1]:.3f}, "
+                     f"{row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}")
+    for name, limit in results["limits"].items():
+        span = Interval(*limit["profile"], 0.95, *limit["open"])
+        lines.append(f"members {name}, over sizes: E {limit['E']:.3f}, exponent {limit['alpha']:.2f}, "
+                     f"off by {np.abs(limit['residuals']).max():.3f};\n   "
+                     f"± {limit['standard_error']:.3f} by other members, {_told(span)} by misfit")
+    return "\n".join(lines)
+
+
+def students(results: Results) -> str:
+    """Of `ensembles/distill`: losses, the best first, and the share of the ensemble's gain that is kept."""
+    rows = {arm: row["losses"] for arm, row in results["rows"].items()}
+    lines = [f"{_span(rows[arm])} {arm}" for arm in sorted(rows, key=lambda arm: np.mean(rows[arm]))]
+    for arm, kept in results["retention"].items():
+        lines.append(f"kept {arm}: " + ("{:.0%}, 95 % {:.0%} to {:.0%}".format(*kept) if kept else "no gain to keep"))
+    return "\n".join(lines)
+
+
+def answers(results: Results) -> str:
+    """Of `ensembles/downstream`: right answers, by what the context adds and by plain scores, with their intervals."""
+    lines = []
+    for kind, count in results["questions"].items():
+        lines.append(f"{kind}, {count} questions, guessing {results['guess']:.0%}: by what the context adds; plain")
+        for name, row in sorted(results["rows"].items(), key=lambda item: -item[1]["loss"]):
+            gain, plain = ("{:.1%} [{:.1%}, {:.1%}]".format(*row[kind][way]) for way in ("gain", "score"))
+            lines.append(f"   {name:>11}, loss {row['loss']:.3f}: {gain}; {plain}")
+    return "\n".join(lines)
 
 
 def differences(results: Results) -> dict[str, Float[np.ndarray, "S"]]:
