@@ -13,7 +13,7 @@ Results = Mapping[str, Any]
 
 
 def epochs(results: Results) -> str:
-    """Of `ensembles/epochs`: the loss held out by epochs, where it is least, and the training loss there and at last."""
+    """Of `ensembles/epochs`: the loss held out by epochs, where it is least, and the training loss."""
     lines = []
     for decay, row in sorted(results["rows"].items(), key=lambda item: float(item[0])):
         counts = sorted(row, key=int)
@@ -99,11 +99,11 @@ def joint(results: Results) -> str:
     """Of `ensembles/joint`: each size's tuned model, members and floor, and the limits over sizes of those floors."""
     sizes = results["sizes"]
     K = len(next(iter(sizes.values()))["losses"])
-    lines = [f"size: one model tuned; one member, {K}, floor over members"]
+    lines = [f"size: one model tuned; one member, {K}, floor over members; one in training"]
     for size in map(named, results["parameters"]):
         row = sizes[size]
         lines.append(f"{size:>5}: {row['single']:.3f}; {row['losses'][0]:.3f}, {row['losses'][-1]:.3f}, "
-                     f"{row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}")
+                     f"{row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}; {row['train']:.2f}")
     for name, limit in results["limits"].items():
         span = Interval(*limit["profile"], 0.95, *limit["open"])
         lines.append(f"members {name}, over sizes: E {limit['E']:.3f}, exponent {limit['alpha']:.2f}, "
