@@ -202,7 +202,7 @@ def chained(results: Results, *, average: str = "logits") -> Figure:
             ax.set_xticks(k)
     left.set(xlabel="place in the chain", ylabel=LOSS)
     right.set(xlabel="members averaged")
-    return _with_legend(fig, left)
+    return _with_legend(fig, left, size=8)
 
 
 def variants(results: Results) -> Figure:
@@ -271,6 +271,6 @@ def _ticks(ax: Axes, values: Sequence[float], labels: Sequence[str] | None = Non
     ax.minorticks_off()
 
 
-def _with_legend(fig: Figure, ax: Axes, *, columns: int = 2) -> Figure:
-    fig.legend(*ax.get_legend_handles_labels(), ncols=columns, loc="outside lower center", frameon=False)
+def _with_legend(fig: Figure, ax: Axes, *, columns: int = 2, size: float | None = None) -> Figure:
+    fig.legend(*ax.get_legend_handles_labels(), ncols=columns, loc="outside lower center", frameon=False, fontsize=size)
     return fig
