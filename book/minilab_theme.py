@@ -2,7 +2,7 @@
 
 - No page asks another host for anything: Thebe's loader goes, MathJax comes from book/vendor.
 - The icons come from a font cut down to those in use, instead of a script that carries all 2,000.
-- Two faults that axe-core finds in the default pages are mended where they are made.
+- Three faults that axe-core finds in the default pages are mended where they are made.
 - A lab's page says that it is the instructor's version.
 - `launch` writes Colab, Binder and download links from the one repository address in _config.yml.
 """

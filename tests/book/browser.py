@@ -220,13 +220,12 @@ def visit(browser, site: str, path: str, *, width: int, theme: str, screenshot: 
 
 
 def axe_violations(page) -> list[str]:
-    """Serious and critical violations that axe-core finds on an open page."""
+    """Violations of any impact that axe-core finds on an open page."""
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate(f"axe.run(document, {AXE_OPTIONS}).then(r => r.violations)")
     return [
         f"axe {violation['impact']}: {violation['id']} at {node['target'][0]}"
         for violation in found
-        if violation["impact"] in ("serious", "critical")
         for node in violation["nodes"][:3]
     ]
 

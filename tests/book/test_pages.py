@@ -1,7 +1,7 @@
 """Every page of the built book, opened in a browser with no network."""
 
 import pytest
-from browser import BOOK, ROOT, THEMES, WIDTHS, broken_links, serve, visit
+from browser import BOOK, ROOT, THEMES, WIDTHS, axe_violations, broken_links, serve, themed, visit
 from checkout import tracked
 
 pytestmark = pytest.mark.slow
@@ -40,6 +40,23 @@ def test_page_is_whole_and_usable_without_network(page, browser, site):
     assert not faults, "\n".join(sorted(faults))
 
 
+@pytest.mark.parametrize("theme", THEMES)
+def test_what_opens_over_a_page_on_a_phone_is_usable(theme, browser, site):
+    context = themed(browser, theme, viewport={"width": 390, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(site + "chapters/how-to.html", wait_until="networkidle")
+    for pressed, opens in (
+        (".primary-toggle", "pst-primary-sidebar-modal"),
+        (".secondary-toggle", "pst-secondary-sidebar-modal"),
+        (".search-button", "pst-search-dialog"),
+    ):
+        page.locator(f"{pressed}:visible").first.click()
+        assert page.evaluate("[...document.querySelectorAll('dialog[open]')].pop().id") == opens
+        assert axe_violations(page) == [], opens
+        page.keyboard.press("Escape")
+    context.close()
+
+
 GOOD = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Good</title>
 <link rel="icon" href="data:,"><meta name="viewport" content="width=device-width"></head>
 <body><main><article><h1 id="top">Good</h1><p><a href="#top">Up</a></p>
@@ -59,6 +76,8 @@ FAULTS = {
     '<span class="math">\\(x\\)</span>': "mathematics: not typeset",
     '<p style="color:#aaa;background:#fff">pale</p>': "axe serious: color-contrast",
     "<button></button>": "axe critical: button-name",
+    "<h4>two levels too deep</h4>": "axe moderate: heading-order",
+    "<table><tr><th></th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>": "axe minor: empty-table-header",
     '<p style="width:900px">wide</p>': "overflow: the page is",
     '<div style="overflow-x:hidden"><p style="width:900px">cut off</p></div>': "overflow: <p style",
 }

@@ -118,7 +118,8 @@ def test_opened_choices_have_no_violations(theme, browser):
         page.goto(f"{site}chapters/{NUMBERED[3].stem}.html")
         page.evaluate("""() => {
           const asked = document.querySelector("#check-yourself");
-          asked.parentElement.replaceChildren(asked); // test_pages.py checks the rest, and with it what is closed
+          // test_pages.py checks the rest, and with it what is closed
+          asked.parentElement.replaceChildren(document.querySelector("article h1"), asked);
           for (const choice of asked.querySelectorAll("details")) choice.open = true;
         }""")
         assert axe_violations(page) == []
