@@ -14,6 +14,7 @@ from pathlib import Path
 
 import minilab_cover
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.builders.epub3 import Epub3Builder
 
 from minilab import __version__
@@ -120,6 +121,12 @@ def reading_order(env) -> list[str]:
     return below(env.config.root_doc)
 
 
+def listed_titles(env) -> dict[str, str]:
+    """What the sidebar calls pages whose titles in _toc.yml are not their own: chapters have their numbers there."""
+    lists = env.tocs[env.config.root_doc].findall(addnodes.toctree)
+    return {page: title for pages in lists for title, page in pages["entries"] if title}
+
+
 class BookEpub(Epub3Builder):
     """Sphinx's EPUB with pages that need no script."""
 
@@ -135,16 +142,17 @@ class BookEpub(Epub3Builder):
     def get_toc(self) -> None:
         """The pages in the sidebar's order with their sections: Sphinx leaves out what stands in hidden lists."""
         self.refnodes = [{"level": 1, "refuri": COVER_PAGE, "text": "Cover"}]
+        listed = listed_titles(self.env)
         for name in reading_order(self.env):
             page = name + self.out_suffix
-            self._list(1, page, self.env.titles[name])
+            self._list(1, page, listed.get(name) or self.env.titles[name].astext())
             for part in self.env.tocs[name][0][1:]:  # the list below the page's own entry
                 for entry in part.findall(nodes.list_item):
                     if entry.parent is part:
-                        self._list(2, page + entry[0][0]["anchorname"], entry[0][0])
+                        self._list(2, page + entry[0][0]["anchorname"], entry[0][0].astext())
 
-    def _list(self, level: int, target: str, title: nodes.Element) -> None:
-        self.refnodes.append({"level": level, "refuri": escape(target), "text": escape(title.astext())})
+    def _list(self, level: int, target: str, title: str) -> None:
+        self.refnodes.append({"level": level, "refuri": escape(target), "text": escape(title)})
 
     def toc_metadata(self, level, navpoints):
         # Sphinx writes the name of the identifier where the older table of contents has the identifier itself.

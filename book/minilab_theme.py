@@ -17,6 +17,7 @@ import tinycss2
 from docutils import nodes
 from fontTools import subset
 from fontTools.ttLib import TTFont
+from minilab_epub import listed_titles
 from minilab_quick import quicken
 from sphinx.util.docutils import SphinxDirective
 
@@ -91,6 +92,15 @@ def mark_lab(app, doctree, docname):
 def one_search_button(app, config):
     """The search button is in the sidebar; the theme would add a bar above each page for a second one."""
     config.html_theme_options["navbar_persistent"] = []
+
+
+def name_neighbors(app, pagename, templatename, context, doctree):
+    """The links to the previous and the next page call them what the sidebar does."""
+    listed = listed_titles(app.env)
+    _, before, after = app.builder.relations.get(pagename, (None, None, None))
+    for place, page in (("prev", before), ("next", after)):
+        if page in listed:
+            context[f"{place}_title"] = escape(listed[page])
 
 
 def drop_thebe(app):
@@ -205,6 +215,7 @@ def setup(app):
     app.add_node(nodes.citation, html=(visit_citation, depart_citation), override=True)
     app.connect("config-inited", one_search_button)
     app.connect("doctree-resolved", mark_lab)
+    app.connect("html-page-context", name_neighbors)
     drop_thebe(app)
     app.connect("build-finished", finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from instructor import check_times
 
 from minilab import cli, new_chapter
@@ -97,6 +98,15 @@ def test_no_word_of_the_template_is_left(clone, monkeypatch):
     assert [found for text in texts for found in re.findall(r"CHAPTER_[A-Z]+|REPOSITORY_URL", text)] == []
     methods = re.search(r"^METHODS = (.*)$", (clone / "src/minilab/cli.py").read_text(), re.MULTILINE)[1]
     assert eval(methods) == (*cli.METHODS, "few_bits")
+    parts = yaml.safe_load((clone / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    pages = {page["file"]: page.get("title") for part in parts for page in part["chapters"]}
+    new = {"chapters/06-few-bits": "6. Fewer bits", "chapters/api-few_bits": "minilab.few_bits"}
+    assert new.items() <= pages.items()
+    order = list(pages)
+    for before, page in (("chapters/05-infinite-compute", "chapters/06-few-bits"),
+                         ("labs/05-infinite-compute", "labs/06-few-bits"),
+                         ("chapters/api-ensembles", "chapters/api-few_bits")):  # fmt: skip
+        assert order.index(page) == order.index(before) + 1
 
 
 def test_the_new_labs_questions_have_marks_as_those_of_the_others(tmp_path):

@@ -159,9 +159,13 @@ def _in_methods(text: str, words: dict[str, str]) -> str:
 
 
 def _in_contents(text: str, words: dict[str, str]) -> str:
-    text = _after(text, r"^      - file: chapters/\d\d-.*$", f"      - file: chapters/{words['CHAPTER_FILE']}")
+    """The list of pages; the sidebar names a chapter by its number too, and a page of functions by its module."""
+    title = r"\n        title: .*$"
+    chapter = '      - file: chapters/CHAPTER_FILE\n        title: "CHAPTER_N. CHAPTER_TITLE"'
+    functions = "      - file: chapters/api-CHAPTER_NAME\n        title: minilab.CHAPTER_NAME"
+    text = _after(text, r"^      - file: chapters/\d\d-.*" + title, _filled(chapter, words))
     text = _after(text, r"^      - file: labs/.*$", f"      - file: labs/{words['CHAPTER_FILE']}")
-    return _after(text, r"^      - file: chapters/api-.*$", f"      - file: chapters/api-{words['CHAPTER_NAME']}")
+    return _after(text, r"^      - file: chapters/api-.*" + title, _filled(functions, words))
 
 
 def _in_functions(text: str, words: dict[str, str]) -> str:

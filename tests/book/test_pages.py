@@ -1,7 +1,11 @@
 """Every page of the built book, opened in a browser with no network."""
 
+import re
+from posixpath import dirname, join, normpath
+
 import pytest
 from browser import BOOK, ROOT, THEMES, WIDTHS, axe_violations, broken_links, serve, themed, visit
+from bs4 import BeautifulSoup
 from checkout import tracked
 
 pytestmark = pytest.mark.slow
@@ -38,6 +42,19 @@ def test_page_is_whole_and_usable_without_network(page, browser, site):
         if weight > PAGE_BUDGET:
             faults.add(f"the page loads {weight / 1e6:.2f} MB besides its figures")
     assert not faults, "\n".join(sorted(faults))
+
+
+def test_a_chapter_has_its_number_in_the_sidebar_and_beside_its_neighbors():
+    for page in PAGES:
+        soup = BeautifulSoup((BOOK / page).read_text(encoding="utf-8"), "html.parser")
+        links = soup.select("nav.bd-links a, .prev-next-area a")
+        named = 0
+        for link in links:
+            if chapter := re.match(r"chapters/0?(\d+)-", normpath(join(dirname(page), link["href"]))):
+                name = (link.select_one(".prev-next-title") or link).get_text().strip()
+                assert name.startswith(f"{chapter[1]}. "), f"{page}: {name}"
+                named += 1
+        assert named >= 4 or not links, page  # the page itself is not linked
 
 
 @pytest.mark.parametrize("theme", THEMES)
