@@ -10,7 +10,7 @@ Matplotlib writes each of its drawings as if it stood alone. On a page of the bo
 
 What is changed are drawings of `minilab.core.style`, which no script reaches into. The alternative text stays, and so
 do all others, such as interactive figures. Names are made from what they name: pages that are joined into one, for the
-PDF, share them.
+PDF, share them. The EPUB has each drawing as a file of its own, since devices open a page of a megabyte slowly.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ DRAWING = re.compile(
     r'<svg xmlns="[^"]*" xmlns:xlink="[^"]*"(?P<root> viewBox="[^"]*" width="\d+" height="\d+" style="[^"]*"'
     r' fill="currentColor" stroke-linejoin="round" stroke-linecap="butt" role="img" aria-label="[^"]*")>'
     r"(?P<inside>.*?)</svg>", re.DOTALL)  # fmt: skip
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TOKEN = re.compile(r"<[^>]*>|[^<]+")
 ATTRIBUTE = re.compile(r' ([\w:-]+)="([^"]*)"')
 SHAPES = re.compile(r"<defs>(.*?)</defs>", re.DOTALL)
@@ -54,6 +55,24 @@ def lightened(page: str) -> str:
         sheet = ""
     left = iter(light)
     return DRAWING.sub(lambda _: next(left), page)
+
+
+def taken_out(page: str, folder: str) -> tuple[str, dict[str, str]]:
+    """A page whose drawings are images in `folder`, an address as seen from the page; and their files by name."""
+    files = {}
+
+    def image(found: re.Match) -> str:
+        # A file stands alone: nothing around it says its color, and older readers know links only by their namespace.
+        drawing = lightened(found[0]).replace("<use href=", "<use xlink:href=")
+        given = dict(ATTRIBUTE.findall(found["root"]))
+        words = given["aria-label"]
+        sized = "".join(f' {key}="{given[key]}"' for key in ("width", "height", "style"))
+        root = f'<svg xmlns="{SVG}" xmlns:xlink="{XLINK}" color="#000" ' + drawing.removeprefix("<svg ")
+        name = hashlib.sha256(root.encode()).hexdigest()[:16] + ".svg"
+        files[name] = root
+        return f'<img class="minilab-drawing" src="{folder}{name}" alt="{words}"{sized} />'
+
+    return DRAWING.sub(image, page), files
 
 
 def _named(text: str, known: dict[str, str]) -> str:

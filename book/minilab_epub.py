@@ -3,6 +3,7 @@
 - What only a script sets in motion goes. An interactive figure has its table, its caption and its stills in its HTML;
   they stay.
 - Mathematics is MathML, so that no page needs a script or the network.
+- Drawings are files of their own, so that a page is small.
 - The style sheets that figures carry are put into one, and no file comes along that no page asks for.
 - It begins with a cover, which `minilab_cover` draws and readers show on their shelves.
 """
@@ -10,10 +11,12 @@
 import re
 from html import escape, unescape
 from html.parser import HTMLParser
+from os.path import relpath
 from pathlib import Path
 
 import minilab_cover
 from docutils import nodes
+from minilab_drawings import SVG, XLINK, taken_out
 from sphinx import addnodes
 from sphinx.builders.epub3 import Epub3Builder
 
@@ -24,8 +27,8 @@ LIVELY = {"script", "button", "label", "input"}  # elements that a reader withou
 MOVING = {"ml-live", "ml-curves", "ml-movie", "ml-spoken", "headerlink"}  # and classes of such elements
 ATTRIBUTE = re.compile(r"""([\w:.-]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s"'>]+))?""")
 QUOTED = re.compile(r"""^(["'])(.*)\1$""", re.DOTALL)
-NAMESPACES = {"svg": "http://www.w3.org/2000/svg", "xlink": "http://www.w3.org/1999/xlink"}
 SHEET = "minilab-epub.css"  # the one style sheet that a page keeps
+IMAGES = "_images"
 COVER, COVER_PAGE = "cover.png", "cover.xhtml"
 COVER_TEXT = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE html>
@@ -60,7 +63,7 @@ class StillPage(HTMLParser):
         dropped = name in LIVELY or "hidden" in given or MOVING & set(given.get("class", "").split())
         stays = self._stays() and not dropped and (name != "link" or SHEET in given.get("href", ""))
         if name == "svg":
-            given |= {"xmlns": NAMESPACES["svg"], "xmlns:xlink": NAMESPACES["xlink"]}
+            given |= {"xmlns": SVG, "xmlns:xlink": XLINK}
         if given.get("id") in self._ids:  # sphinx-exercise gives all its exercises one id
             del given["id"]
         if stays and name != "style":
@@ -164,8 +167,12 @@ class BookEpub(Epub3Builder):
         pages = sorted(out.rglob("*.xhtml"))
         sheets: dict[str, None] = {}  # in order, each once
         for page in pages:
+            text, drawings = taken_out(page.read_text(encoding="utf-8"), relpath(out / IMAGES, page.parent) + "/")
+            for name, drawing in drawings.items():
+                (out / IMAGES).mkdir(exist_ok=True)
+                (out / IMAGES / name).write_text(drawing, encoding="utf-8")
             try:
-                text, styles = still(page.read_text(encoding="utf-8"))
+                text, styles = still(text)
             except ValueError as error:
                 raise ValueError(f"{page.relative_to(out)}: {error}") from None
             page.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from browser import BOOK
 from fontTools.misc.transform import Identity, Transform
 from fontTools.pens.recordingPen import RecordingPen
 from fontTools.svgLib.path import parse_path
-from minilab_drawings import INHERITED, lightened, rounded, shorter_path
+from minilab_drawings import INHERITED, lightened, rounded, shorter_path, taken_out
 from PIL import Image
 
 from minilab.core.style import figure, figure_html
@@ -240,3 +240,17 @@ def test_every_drawing_of_the_book_is_light_and_finds_what_it_points_to():
         assert named == set(re.findall(r"\.(q\w{5})\{", "".join(drawings))), file.name
         seen += len(drawings)
     assert seen > 60
+
+
+def test_drawings_taken_out_of_a_page_stand_alone(page):
+    left, files = taken_out(page, "../_images/")
+    assert "<svg" not in left and left.count("<img") == len(files) == 3
+    for k, (picture, (name, drawing)) in enumerate(zip(ET.fromstring(left).iter("img"), files.items(), strict=True)):
+        assert picture.get("src") == f"../_images/{name}" and picture.get("alt") == f'The "{k}" > all & more'
+        root = ET.fromstring(drawing)
+        assert [root.get(key) for key in ("width", "height")] == [picture.get(key) for key in ("width", "height")]
+        assert root.get("color") == "#000"
+        link = "{http://www.w3.org/1999/xlink}href"
+        asked = {e.get(link) for e in root.iter() if local(e.tag) == "use"}
+        asked |= {f"#{name}" for name in re.findall(r"url\(#([^)]+)\)", drawing)}
+        assert asked and asked <= {f"#{e.get('id')}" for e in root.iter()}, "nothing stands in another file"

@@ -30,6 +30,9 @@ from minilab.core.style import PALETTE
 SETTINGS = minilab_pdf.settings_of(ROOT / "_config.yml")
 XHTML, SVG, MATHML = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1998/Math/MathML}"
 OPF = "{http://www.idpf.org/2007/opf}"
+MEDIA = {".xhtml": "application/xhtml+xml", ".svg": "image/svg+xml", ".png": "image/png", ".css": "text/css",
+         ".ncx": "application/x-dtbncx+xml"}  # fmt: skip
+EPUB_PAGE_BUDGET = 450_000  # bytes: a device opens a page as a whole
 
 
 def test_a_still_page_is_xml_without_what_moves():
@@ -147,6 +150,7 @@ def test_the_epubs_package_lists_what_is_in_it(epub, trees):
     package = ET.fromstring(epub.read("content.opf"))
     items = {item.get("href"): item for item in package.iter(OPF + "item")}
     assert set(items) == set(epub.namelist()) - {"mimetype", "content.opf", "META-INF/container.xml"}
+    assert [name for name, item in items.items() if item.get("media-type") != MEDIA[Path(name).suffix]] == []
     for name, tree in trees.items():
         held = {word for word, tag in (("mathml", MATHML + "math"), ("svg", SVG + "svg")) if next(tree.iter(tag), None)
                 is not None}
@@ -157,6 +161,21 @@ def test_the_epubs_package_lists_what_is_in_it(epub, trees):
     order = [normpath(join("chapters", a["href"])).replace(".html", ".xhtml") for a in menu if a["href"] != "#"]
     assert [page for page in spine if page in order] == order
     assert set(spine) | {"nav.xhtml"} == set(trees)
+
+
+@pytest.mark.slow
+def test_a_page_of_the_epub_is_small_and_its_drawings_are_files_in_black_ink(epub, trees):
+    sizes = {name: epub.getinfo(name).file_size for name in trees}
+    assert {name: size for name, size in sizes.items() if size > EPUB_PAGE_BUDGET} == {}
+    drawings = [name for name in epub.namelist() if name.endswith(".svg")]
+    pictures = [e for tree in trees.values() for e in tree.iter(XHTML + "img") if e.get("src").endswith(".svg")]
+    assert {Path(e.get("src")).name for e in pictures} == {Path(name).name for name in drawings}
+    built = "".join(page.read_text(encoding="utf-8") for page in BOOK.glob("*/*.html"))
+    assert len(pictures) == len(re.findall(r'<figure class="minilab-figure"[^>]*><svg', built)) > 50
+    assert all(e.get("alt") for e in pictures)
+    for name in drawings:
+        root = ET.fromstring(epub.read(name))
+        assert root.tag == SVG + "svg" and root.get("color") == "#000", name
 
 
 def test_the_cover_is_small_and_the_same_each_time():
