@@ -59,14 +59,9 @@ EXTRAS = {
         "epochs": e, "weight_decay": 6.4 / e,
         "independent": {"own": [5.0, 5.1, 4.9], "any": {"logits": [5.0, 4.6, 4.5], "probabilities": [5.0, 4.5, 4.4]}},
         "chained": [{"own": [own, 4.8, 4.7], "logits": [own, 4.6, 4.3], "probabilities": [own, 4.4, 4.2]}
-                    for own in (s - 0.1, s + 0.1)]} for e, s in ((32, 5.1), (16, 5.0))},
-    "changes": {"rows": {"hidden inputs": {"losses": [4.5, 4.7]}, "all decays": {"losses": [4.8, 4.7]},
-                         "tuned": {"losses": [4.6, 4.7]}}},
-    "batches": {"16": {"losses": [5.3, 5.5], "steps": 10}, "2": {"losses": [5.0, 5.0], "steps": 80},
-                "4": {"losses": [5.1, 5.3], "steps": 40}}}
+                    for own in (s - 0.1, s + 0.1)]} for e, s in ((32, 5.1), (16, 5.0))}}
 ALL = {figures.epochs_sweep: EPOCHS, figures.decay_sweep: DECAY, figures.k_curves: TOGETHER, figures.size_law: SIZES,
-       figures.scaling_plane: JOINT, figures.data_law: DATA,
-       figures.students: STUDENTS, figures.chained: EXTRAS, figures.variants: EXTRAS}
+       figures.scaling_plane: JOINT, figures.data_law: DATA, figures.students: STUDENTS, figures.chained: EXTRAS}
 
 
 def labelled(ax) -> dict:
@@ -87,7 +82,7 @@ def test_a_figure_draws_without_a_warning_and_labels_its_axes(draw):
         html = figure_html(fig, alt="A figure")
     assert "<svg" in html and all(ax.get_xlabel() for ax in fig.axes)
     assert "nats a token" in fig.axes[0].get_ylabel() + fig.axes[0].get_xlabel()
-    assert len(fig.legends) == (draw not in (figures.students, figures.variants))  # whose rows are named at the axis
+    assert len(fig.legends) == (draw is not figures.students)  # whose rows are named at the axis
 
 
 def test_epochs_are_in_order_and_training_is_dashed():
@@ -200,12 +195,3 @@ def test_chains_are_drawn_by_their_means_beside_any_members_that_are_independent
             assert lines[names[2]].get_linestyle() == "--" and lines[names[3]].get_linestyle() == "-"
         dots = [line.get_ydata()[0] for line in left.lines if line.get_linestyle() == "None"]
         np.testing.assert_allclose(dots, [4.9, 5.1, 5.0, 5.2])
-
-
-def test_changes_are_told_from_the_same_seed_and_batches_come_in_order():
-    left, right = figures.variants(EXTRAS).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["hidden inputs", "all decays"]
-    means = [line.get_xdata()[0] for line in left.lines if line.get_markersize() == 7]
-    np.testing.assert_allclose(means, [-0.05, 0.1])
-    np.testing.assert_allclose(right.lines[0].get_xdata(), [2, 4, 16])
-    np.testing.assert_allclose(right.lines[0].get_ydata(), [5.0, 5.2, 5.4])

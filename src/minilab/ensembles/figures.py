@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from minilab.core.style import INK, PALETTE, figure
 from minilab.ensembles.scaling import Numbers, PowerLaw
 from minilab.ensembles.study import named
-from minilab.ensembles.tables import differences
 
 Results = Mapping[str, Any]
 LOSS = "loss (nats a token)"
@@ -203,30 +202,6 @@ def chained(results: Results, *, average: str = "logits") -> Figure:
     left.set(xlabel="place in the chain", ylabel=LOSS)
     right.set(xlabel="members averaged")
     return _with_legend(fig, left, size=8)
-
-
-def variants(results: Results) -> Figure:
-    """What one change does to a tuned model (left), and one epoch in batches of several sizes (right); a dot a seed.
-
-    `results["changes"]["rows"][name]["losses"]` holds one loss a seed, of `tuned` too: seeds are compared with
-    themselves. `results["batches"][windows]["losses"]`, with windows as text.
-    """
-    fig, (left, right) = figure(1, 2, height=3.0)
-    saved = differences(results)
-    left.axvline(0, color=INK, linestyle="--", linewidth=1)
-    for y, found in enumerate(saved.values()):
-        left.plot([found.mean()], [y], "o", color=PALETTE.blue, markersize=7)
-        left.plot(found, [y] * len(found), color=PALETTE.blue, **SEED)
-    left.set_yticks(range(len(saved)), list(saved))
-    left.grid(axis="y", visible=False)
-    left.set(xlabel="change of loss (nats a token)", ylim=(-0.6, len(saved) - 0.4))
-    batches, rows = zip(*_by_number(results["batches"]), strict=True)
-    right.plot(batches, [np.mean(row["losses"]) for row in rows], color=PALETTE.blue)
-    for batch, row in zip(batches, rows, strict=True):
-        right.plot([batch] * len(row["losses"]), row["losses"], color=PALETTE.blue, **SEED)
-    _ticks(right, batches)
-    right.set(xlabel="windows a step", ylabel=LOSS)
-    return fig
 
 
 def _law(ax: Axes, x: Numbers, losses: Float[np.ndarray, "n"], law: Results, *, color: str, label: str,
