@@ -20,6 +20,7 @@ from lewm.figure_page import (
     visible,
     without_javascript,
 )
+from live import drawn, turn
 from nbval.plugin import get_sanitize_patterns
 from PIL import Image
 
@@ -27,7 +28,7 @@ from minilab.core.records import Record
 from minilab.lewm.collect import Recipe, collect
 from minilab.lewm.data import Clips
 from minilab.lewm.decoder import ConvDecoder
-from minilab.lewm.interactive import ROWS, rollout, rollout_html, show_rollout
+from minilab.lewm.interactive import ROWS, live_rollout, rollout, rollout_html, show_rollout
 
 T, SIZE, N = 6, 32, 20
 
@@ -60,6 +61,25 @@ def picture(source: str) -> np.ndarray:
     """Rows of frames out of a page: row T H W 3."""
     grid = np.array(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"))
     return grid.reshape(len(ROWS), SIZE, -1, SIZE, 3).swapaxes(1, 2)
+
+
+def test_live_roll_out_imagines_the_clip_that_is_asked_for(model, decoder, clips):
+    """Step by step; the unit is the variance of the latents of other clips."""
+    figure = live_rollout(model, decoder, clips, compared=N)
+    assert drawn(figure).count("<svg") == 1 and "Clip 0 of" in drawn(figure)
+    html = turn(figure, {"clip": 7, "frames given": 2})
+    clip = clips.take(torch.tensor([7]))
+    z, unit = model.encode(clip.frames), model.encode(clips.draw(N, generator()).frames).flatten(0, 1).var(dim=0).mean()
+    seen = z[:, :2]
+    for t in range(2, T):
+        first = max(0, t - model.config.history)
+        seen = torch.cat((seen, model.imagine(seen[:, first:], clip.actions[:, t - 1 : t],
+                                              clip.actions[:, first : t - 1])), dim=1)
+    for row, guess in (("imagined", seen[:, 2:]), ("if nothing moved", z[:, 1:2])):
+        expected = ((guess - z[:, 2:]).square().mean(dim=-1) / unit)[0].tolist()
+        assert [float(cell) for cell in cells(html)[row]] == pytest.approx(expected, rel=6e-3)
+    for values in ({"clip": -1, "frames given": 1}, {"clip": len(clips)}, {"clip": 0, "frames given": 4}):
+        assert "give a clip from 0 to" in turn(figure, values)
 
 
 @pytest.mark.parametrize("history", [1, 3])

@@ -8,7 +8,8 @@ Without scripts tables (and the frames) stay, in print also what the reader had 
   and SIGReg is not: they differ from a Gaussian, in some directions more than in others.
 - A roll-out is plain data, which a record can hold: `rollout` asks a model and its decoder once. The episodes shown
   are not picked by hand. They are the best, the median and the worst of all that were compared.
-- With a kernel `live_cloud` draws directions in any dimension, where chance finds the X ever more seldom.
+- With a kernel `live_cloud` draws directions in any dimension, where chance finds the X ever more seldom, and
+  `live_rollout` takes any clip.
 - Keys that are pressed in a figure belong to it: `data-lm-suppress-shortcuts` says so to JupyterLab, whose own arrow
   and letter keys would otherwise move to another cell or change it.
 - Frames are WebP without loss. Their bytes may differ between processors by a rounding; the comparison of notebooks
@@ -36,6 +37,7 @@ from minilab.core.style import INK, PALETTE, figure
 from minilab.core.widget import Choice, Static, choices, ending, live, plain_text, slider, told
 from minilab.lewm.data import Clip, Clips
 from minilab.lewm.decoder import imagined_strip
+from minilab.lewm.figures import pictures
 from minilab.lewm.model import LeWM
 from minilab.lewm.sigreg import epps_pulley, expected, random_directions
 
@@ -212,11 +214,7 @@ def rollout(model: LeWM, decoder: nn.Module, clips: Clips, generator: torch.Gene
         raise ValueError(f"{compared} clips of {clips.T} frames, {history} of them given: compare at least "
                          f"{len(RANKS)} clips with at least one frame to imagine")
     clip = clips.draw(compared, generator)
-    z, past = model.encode(clip.frames), clip.actions[:, : history - 1] if history > 1 else None
-    dreamed = model.imagine(z[:, :history], clip.actions[:, history - 1 : -1], past)
-    unit = z.flatten(0, 1).var(dim=0).mean().clamp(min=1e-20)
-    error, stay = (((guess - z[:, history:]).square().mean(dim=-1) / unit).cpu()
-                   for guess in (dreamed, z[:, history - 1 : history]))  # B T-history
+    error, stay = _errors(model, clip, history, _unit(model, clip))
     order = error.mean(dim=1).argsort()
     chosen = [int(order[round(rank * (compared - 1))]) for rank in RANKS.values()]
     strip = imagined_strip(model, decoder, Clip(*(part[chosen] for part in clip)), history=history)
@@ -225,6 +223,45 @@ def rollout(model: LeWM, decoder: nn.Module, clips: Clips, generator: torch.Gene
             "episodes": [{"name": name, "error": _each(error[i]), "frames": webp(grid)}
                          for name, i, grid in zip(RANKS, chosen, frames, strict=True)],
             "mean": _each(error.mean(dim=0)), "stay": _each(stay.mean(dim=0))}
+
+
+def _unit(model: LeWM, clip: Clip) -> Float[Tensor, ""]:
+    """The variance of latents."""
+    return model.encode(clip.frames).flatten(0, 1).var(dim=0).mean().clamp(min=1e-20)
+
+
+def _errors(model: LeWM, clip: Clip, history: int, unit: Float[Tensor, ""]) -> tuple[Float[Tensor, "B t"], ...]:
+    """Of the latents imagined after the first `history`, and of who says that nothing moves, in units of variance."""
+    z, past = model.encode(clip.frames), clip.actions[:, : history - 1] if history > 1 else None
+    dreamed = model.imagine(z[:, :history], clip.actions[:, history - 1 : -1], past)
+    return tuple(((guess - z[:, history:]).square().mean(dim=-1) / unit).cpu()
+                 for guess in (dreamed, z[:, history - 1 : history]))
+
+
+@torch.no_grad()
+def live_rollout(model: LeWM, decoder: nn.Module, clips: Clips, *, compared: int = 200) -> Any:
+    """An imagined roll-out with a kernel, as `live` says: of any clip, from as many frames as the model remembers.
+
+    The variance that errors are measured by is that of the latents of `compared` clips.
+    """
+    device = clips.data.ep_len.device
+    unit = _unit(model, clips.draw(compared, torch.Generator(device).manual_seed(0)))
+    most = min(model.config.history, clips.T - 1)
+
+    def draw(which: int, history: int) -> str:
+        if not (0 <= which < len(clips) and 1 <= history <= most):
+            raise ValueError(f"clip {which} from {history} frames: give a clip from 0 to {len(clips) - 1:,}, and 1 to "
+                             f"{most} frames")
+        clip = clips.take(torch.tensor([which]))
+        error, stay = (_each(found[0]) for found in _errors(model, clip, history, unit))
+        strip = imagined_strip(model, decoder, clip, history=history)
+        fig = pictures({row: frames[0].cpu() for row, frames in zip(ROWS, strip, strict=True)})
+        rows = [["imagined", *map(str, error)], ["if nothing moved", *map(str, stay)]]
+        return told(f"Clip {which} of {len(clips):,}, imagined after the first {history}: error of the latent over the "
+                    "variance of latents", ["", *(f"block {t}" for t in range(1, len(error) + 1))], rows, fig,
+                    alt=f"Three rows of {clips.T} frames: {'; '.join(ROWS)}.")
+
+    return live({"clip": 0, "frames given": 1}, torch.no_grad()(draw))
 
 
 def rollout_html(data: Rollout | Record, *, episode: str = "median", caption: str = ROLLOUT_CAPTION) -> str:
