@@ -13,8 +13,8 @@ from minilab.lewm.collect import Recipe
 from minilab.lewm.decoder import reconstruction_error
 from minilab.lewm.experiments import EXPERIMENTS
 from minilab.lewm.experiments_learn import KNOBS, knobs, turned
-from minilab.lewm.experiments_plan import NEVER, SUCCESS, success
-from minilab.lewm.learn import load_model
+from minilab.lewm.experiments_plan import NEVER, SUCCESS, imagination, success
+from minilab.lewm.learn import foresight, load_model
 from minilab.lewm.planner import small
 from minilab.lewm.ship import load_decoder
 from minilab.lewm.study import QUICK, Ground, share, with_learning
@@ -112,6 +112,26 @@ def test_rivals_of_two_records_stand_in_one_picture():
     other = replace(record, results={"worlds": {"rooms": {"cloning": record.results["worlds"]["rooms"]["chance"]}}})
     ticks = [label.get_text() for label in figures_records.success(record, other).axes[0].get_yticklabels()]
     assert sorted(ticks) == sorted(figures_records.LABELS[arm] for arm in ("sigreg", "chance", "cloning"))
+
+
+def test_hindsight_is_of_what_was_learned_from_and_foresight_of_what_was_not():
+    ground = Ground(TINY, "cpu")
+    trained = ground.trained("sigreg", 0)
+    found = imagination(ground, [trained], clips=40)
+    for name, data in (("foresight", ground.unseen), ("hindsight", ground.seen)):
+        clip = ground.clips_of(data, TINY.plan.horizon + 1).draw(40, ground.generator(8))
+        assert found[name]["imagined"] == pytest.approx(foresight(trained.model, clip).imagined.tolist())
+
+
+def test_recordings_are_drawn_from_few_to_many_and_each_error_where_it_belongs():
+    record = Record.load("lewm/recordings", preset="two-cores")
+    fig = figures_records.recordings(record)
+    lines = {line.get_label(): list(line.get_ydata()) for line in fig.axes[1].lines}
+    plt.close(fig)
+    for how in ("as recorded", "mirrored"):
+        for part, shown in (("foresight", "held out"), ("hindsight", "learned from")):
+            assert lines[f"{how}, {shown}"] == [record.results["episodes"][n][how][part]["imagined"][-1]
+                                                for n in ("60", "300", "1000")]
 
 
 def test_who_plans_is_asked_how_far_ahead_it_imagines():
