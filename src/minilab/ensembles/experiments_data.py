@@ -11,7 +11,7 @@ from minilab.ensembles.limits import data_efficiency, nested_limit
 from minilab.ensembles.recipes import Grid, Place
 from minilab.ensembles.runs import parameters
 from minilab.ensembles.scaling import PowerLaw, fit_power_law
-from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study
+from minilab.ensembles.study import LAPTOP, LOWER, QUICK, Study
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def smaller(study: Study, sizes: int) -> Study:
 DATA = {
     "cpu": DataPreset("cpu", smaller(QUICK, 2), (512, 1024, 2048), K=3, device="cpu"),
     "two-cores": DataPreset("two-cores", smaller(LAPTOP, 3), (16_384, 32_768, 65_536), device="cpu"),
-    "gpu": DataPreset("gpu", smaller(TUNED, 3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
+    "gpu": DataPreset("gpu", smaller(LOWER, 3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
 }
 RECIPES = ("standard", "regularized", "joint")
 

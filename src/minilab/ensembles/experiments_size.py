@@ -15,7 +15,7 @@ from minilab.ensembles.recipes import Grid, Place, runs_at, standard
 from minilab.ensembles.runs import Run, parameters
 from minilab.ensembles.scaling import Fit, bootstrap, fit_power_law, percentiles, profile_interval
 from minilab.ensembles.search import outlook, search
-from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study, best, runs_of, told
+from minilab.ensembles.study import CARD, LAPTOP, LOWER, QUICK, Study, best, runs_of, told
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ SIZES = {
     "cpu": SizesPreset("cpu", QUICK, draws=50, device="cpu"),
     "two-cores": SizesPreset("two-cores", LAPTOP, device="cpu"),
     "gpu": SizesPreset("gpu", CARD, device="cuda"),
+    "gpu-lower": SizesPreset("gpu-lower", LOWER, ("standard",), device="cuda"),
 }
 
 

@@ -75,7 +75,7 @@ class RecordingsPreset:
 RECORDINGS = {
     "cpu": RecordingsPreset("cpu", DIET["cpu"].setting, (30, 60), device="cpu"),
     "two-cores": RecordingsPreset("two-cores", SUCCESS["two-cores"].settings[1], (60, 300, 1000), device="cpu"),
-    "gpu-pusht": RecordingsPreset("gpu-pusht", with_learning(PUSHT, steps=100_000), (3000,), device="cuda"),
+    "gpu-pusht": RecordingsPreset("gpu-pusht", with_learning(PUSHT, steps=80_000), (3000,), device="cuda"),
 }
 
 
