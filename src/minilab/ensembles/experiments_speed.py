@@ -1,19 +1,20 @@
-"""How fast members learn in one program, beside the same members one after another."""
+"""How fast members learn in one program, beside the same members one after another, and beside plain PyTorch."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.core.timing import interleaved, product_rate, spread
-from minilab.ensembles.members import Hyper, RunConfig, train_members
-from minilab.ensembles.runs import Run, parameters
+from minilab.core.timing import product_rate, spread, wait
+from minilab.ensembles.members import Hyper, RunConfig, decays, train_members
+from minilab.ensembles.runs import Run, Task, parameters
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
+from minilab.nn.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class SpeedPreset:
 SPEED = {
     "cpu": SpeedPreset("cpu", QUICK, (0,), K=2, steps=2, repeats=1, device="cpu"),
     "two-cores": SpeedPreset("two-cores", LAPTOP, (1, 3), device="cpu"),
-    "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=50, repeats=3, compile=True, device="cuda"),
+    "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=300, repeats=3, compile=True, device="cuda"),
 }
 
 
 @with_threads
 def speed(preset: SpeedPreset) -> Record:
-    """Tokens a second of K members in one program and one after another, and the share of the device's own rate."""
+    """Tokens a second of K members in one program and one by one, and the share of the device's own rate."""
     started, device, rows = time.perf_counter(), pick_device(preset.device), {}
     study = preset.study
     kind = torch.bfloat16 if study.precision == "bf16" else torch.float32
@@ -51,33 +52,63 @@ def speed(preset: SpeedPreset) -> Record:
         rows[study.names[i]] = {
             "parameters": parameters(task.model),
             "tokens_per_s": {way: spread([tokens / s for s in found]) for way, found in seconds.items()},
-            "times_faster": spread([a / b for a, b in zip(seconds[APART], seconds[TOGETHER], strict=True)]),
+            "times_faster": {way: spread([a / b for a, b in zip(seconds[way], seconds[TOGETHER], strict=True)])
+                             for way in (APART, PLAIN)},
             "share_of_rate": {way: spread([tokens * flops / rate / s for s in found])
                               for way, found in seconds.items()}}
     return Record.new(experiment="ensembles/speed", preset=preset, started=started, results={
         "K": preset.K, "flops_per_s": rate, "sizes": rows})
 
 
-TOGETHER, APART = "in one program", "one after another"
+TOGETHER, APART, PLAIN = "in one program", "one after another", "plain PyTorch"
 
 
 def timed(preset: SpeedPreset, size: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of the steps alone: what twice as many take, less what these take. Set-up is in both."""
+    """Seconds that K members take for so many steps each, in three ways, by turns.
+
+    Each training does as many steps before, in which kernels are compiled, captured and chosen.
+    """
     task = preset.study.task(size)
     generator, shape = torch.Generator().manual_seed(preset.seed), (2 * preset.steps * task.batch, task.data.length + 1)
     windows = torch.randint(task.data.vocab, shape, generator=generator).to(device)
     hypers = [Hyper(init_seed=k, data_seed=k) for k in range(preset.K)]
-    run = RunConfig(1, task.batch, precision=task.precision, compile=preset.compile)
 
-    def turn(groups: list[list[Hyper]], rows: Int[Tensor, "n T1"]) -> Callable[[], None]:
-        def train() -> None:
-            for group in groups:
-                train_members(rows, task.model, group, run)
+    def stacks(groups: list[list[Hyper]]) -> float:
+        run, marks = RunConfig(1, task.batch, precision=task.precision, log_every=preset.steps,
+                               compile=preset.compile), []
+        for group in groups:
+            train_members(windows, task.model, group, run, on_log=lambda *_: marks.append(time.perf_counter()))
+        return sum(marks[1::2]) - sum(marks[::2])
 
-        return train
+    ways = {TOGETHER: lambda: stacks([hypers]), APART: lambda: stacks([[hyper] for hyper in hypers]),
+            PLAIN: lambda: preset.K * plain(windows, task, hypers[0], preset)}
+    found = {way: [] for way in ways}
+    for _ in range(preset.repeats):
+        for way, seconds in ways.items():
+            found[way].append(seconds())
+    return found
 
-    ways = {TOGETHER: [hypers], APART: [[hyper] for hyper in hypers]}
-    half = windows[: len(windows) // 2]
-    found = interleaved({f"{way}{length}": turn(groups, rows) for way, groups in ways.items()
-                         for length, rows in (("", windows), (", half", half))}, repeats=preset.repeats, device=device)
-    return {way: [b - a for a, b in zip(found[f"{way}, half"], found[way], strict=True)] for way in ways}
+
+def plain(windows: Int[Tensor, "n T1"], task: Task, hyper: Hyper, preset: SpeedPreset) -> float:
+    """Seconds of one member's steps with PyTorch's own AdamW and no stack: the peer, compiled where ours is."""
+    model = Transformer(task.model).to(windows.device)
+    read = torch.compile(model, dynamic=False) if preset.compile else model
+    groups = {True: [], False: []}
+    for name, p in model.named_parameters():
+        groups[decays(name)].append(p)
+    optimizer = torch.optim.AdamW([{"params": groups[True], "weight_decay": hyper.weight_decay},
+                                   {"params": groups[False], "weight_decay": 0.0}],
+                                  lr=hyper.lr, betas=(0.9, 0.95), fused=True)
+    half = torch.autocast(windows.device.type, torch.bfloat16, enabled=task.precision == "bf16")
+    for step, rows in enumerate(windows.split(task.batch)):
+        if step == preset.steps:
+            wait(windows.device)
+            start = time.perf_counter()
+        with half:
+            logits = read(rows[:, :-1])
+        F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    wait(windows.device)
+    return time.perf_counter() - start
