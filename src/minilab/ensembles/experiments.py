@@ -2,6 +2,7 @@
 
 from minilab.core.records import Experiment
 from minilab.ensembles import (
+    experiments_copying,
     experiments_data,
     experiments_extras,
     experiments_members,
@@ -25,6 +26,7 @@ EXPERIMENTS = {
     "distill": Experiment(experiments_teach.distill, experiments_teach.DISTILL),
     "downstream": Experiment(experiments_teach.downstream, experiments_teach.DOWNSTREAM),
     "continued": Experiment(experiments_teach.continued, experiments_teach.CONTINUED),
+    "copying": Experiment(experiments_copying.copying, experiments_copying.COPYING),
     "extras": Experiment(experiments_extras.extras, experiments_extras.EXTRAS),
     "speed": Experiment(experiments_speed.speed, experiments_speed.SPEED),
 }

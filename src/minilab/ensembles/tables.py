@@ -112,6 +112,45 @@ def joint(results: Results) -> str:
     return "\n".join(lines)
 
 
+def saved(results: Results) -> str:
+    """Of `ensembles/data`: the least loss that was measured with each recipe and the limit of its fit, by tokens; how
+    many times the text the standard recipe would need for each; and the laws over tokens that say so."""
+    lines = []
+    for tokens, row in sorted(results["rows"].items(), key=lambda item: int(item[0])):
+        lines.append(f"{int(tokens):,} tokens: standard {row['standard']['loss']:.3f}")
+        for recipe in ("regularized", "joint"):
+            times = [results["efficiency"][tokens][key] for key in (f"{recipe}, nothing extrapolated", recipe)]
+            best, limit = (f"{row[recipe][key]:.3f} ({_times(n)})" for key, n in zip(("best", "loss"), times,
+                                                                                     strict=True))
+            lines.append(f"   {recipe}: best {best}, limit {limit}")
+    for recipe, law in results["laws"].items():
+        lines.append(f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
+                     f"{np.abs(law['residuals']).max():.3f}")
+    return "\n".join(lines)
+
+
+def went_on(results: Results) -> str:
+    """Of `ensembles/continued`: one member, all averaged and their soup, by epochs of the new text; then members that
+    began apart, on the old one."""
+    rows = results["rows"] | {"begun apart, old text": results["begun apart"]}
+    lines = [f"not one step of it: {results['base']:.3f}; trained on it alone: {results['from scratch']:.3f}"]
+    lines += [f"{name}: one {row['one member']:.3f}, all {row['ensemble']:.3f}, soup {row['soup']:.3f}"
+              for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def speeds(results: Results) -> str:
+    """Of `ensembles/speed`: tokens a second of K members in one program, how many times as fast as one by one that is,
+    and the share of the device's rate of products. Medians and quartiles of the turns."""
+    lines = [f"{results['K']} members; products at {results['flops_per_s']:.2g} operations a second"]
+    for name, row in results["sizes"].items():
+        rate, share = (row[key]["in one program"]["median"] for key in ("tokens_per_s", "share_of_rate"))
+        faster = ", ".join("{} {median:.2f} [{low:.2f}, {high:.2f}]".format(way, **found)
+                           for way, found in row["times_faster"].items())
+        lines.append(f"{name:>5}: {rate:,.0f} tokens a second, {share:.0%} of that rate; times as fast as\n   {faster}")
+    return "\n".join(lines)
+
+
 def students(results: Results) -> str:
     """Of `ensembles/distill`: losses, the best first, and the share of the ensemble's gain that is kept."""
     rows = {arm: row["losses"] for arm, row in results["rows"].items()}
@@ -165,3 +204,7 @@ def _span(found: Sequence[float] | Float[np.ndarray, "S"], *, sign: str = "") ->
 def _told(found: Interval) -> str:
     ends = ((found.low, found.open_low), (found.high, found.open_high))
     return " to ".join("open" if is_open else f"{end:.2f}" for end, is_open in ends)
+
+
+def _times(saved: float | None) -> str:
+    return "never" if saved is None else f"{saved:.2f} times"
