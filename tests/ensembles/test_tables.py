@@ -122,3 +122,42 @@ def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds()
     assert told[4:6] == ["  b: -0.400 [-0.500, -0.300], give or take 0.100",
                           "  a: +0.125 [+0.000, +0.250], give or take 0.125"]
     assert told[7:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]
+
+
+def test_what_is_saved_is_told_by_tokens_with_what_was_measured_first():
+    row = {"standard": {"loss": 5.0}, "regularized": {"best": 4.9, "loss": 4.8}, "joint": {"best": 4.7, "loss": 4.5}}
+    saved = {"regularized": 1.5, "regularized, nothing extrapolated": 1.25, "joint": None,
+             "joint, nothing extrapolated": 2.0}
+    told = tables.saved({"rows": {"4096": row, "512": row}, "efficiency": {"512": saved, "4096": saved},
+                         "laws": {"joint": {"alpha": 0.25, "E": 2.0, "residuals": [0.01, -0.02]}}}).splitlines()
+    assert told[:3] == ["512 tokens: standard 5.000",
+                        "   regularized: best 4.900 (1.25 times), limit 4.800 (1.50 times)",
+                        "   joint: best 4.700 (2.00 times), limit 4.500 (never)"]
+    assert told[3] == "4,096 tokens: standard 5.000"
+    assert told[6:] == ["joint over tokens: exponent 0.25, E 2.00, off by 0.020"]
+
+
+def test_members_that_went_on_are_told_beside_those_that_began_apart():
+    row = {"one member": 4.5, "ensemble": 4.25, "soup": 4.375}
+    told = tables.went_on({"base": 5.0, "from scratch": 4.75, "rows": {"1 epochs": row}, "begun apart": row})
+    assert told.splitlines() == ["not one step of it: 5.000; trained on it alone: 4.750",
+                                 "1 epochs: one 4.500, all 4.250, soup 4.375",
+                                 "begun apart, old text: one 4.500, all 4.250, soup 4.375"]
+
+
+def test_speeds_are_told_with_what_they_are_compared_with():
+    def spread(x):
+        return {"median": x, "low": x - 0.25, "high": x + 0.25}
+
+    size = {"tokens_per_s": {"in one program": spread(2000.0)}, "share_of_rate": {"in one program": spread(0.5)},
+            "times_faster": {"one after another": spread(1.5)}}
+    assert tables.speeds({"K": 8, "flops_per_s": 1e11, "sizes": {"95k": size}}).splitlines() == [
+        "8 members; products at 1e+11 operations a second",
+        "  95k: 2,000 tokens a second, 50% of that rate; times as fast as",
+        "   one after another 1.50 [1.25, 1.75]"]
+
+
+def test_copyists_are_told_with_the_epoch_from_which_on_they_copy():
+    told = tables.copies({"epochs": [0.5, 1.0], "losses": [4.5, 4.0], "saved": [[0.0, 0.5], [0.25, 3.0]]})
+    assert told.splitlines() == ["member 1: loss 4.000, saves 3.00 nats, copies from epoch 1.0 on",
+                                 "member 0: loss 4.500, saves 0.25 nats, does not copy"]

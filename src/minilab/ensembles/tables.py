@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from minilab.ensembles.copying import COPIES
 from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
 from minilab.ensembles.study import named
 
@@ -148,6 +149,16 @@ def speeds(results: Results) -> str:
         faster = ", ".join("{} {median:.2f} [{low:.2f}, {high:.2f}]".format(way, **found)
                            for way, found in row["times_faster"].items())
         lines.append(f"{name:>5}: {rate:,.0f} tokens a second, {share:.0%} of that rate; times as fast as\n   {faster}")
+    return "\n".join(lines)
+
+
+def copies(results: Results) -> str:
+    """Of `ensembles/copying`: each member, the best first: its loss, what it saves in the end, and since when."""
+    lines, saved = [], np.array(results["saved"])  # n K
+    for k in np.argsort(results["losses"]):
+        since = np.flatnonzero(saved[:, k] > COPIES)
+        begun = f"copies from epoch {results['epochs'][since[0]]:.1f} on" if len(since) else "does not copy"
+        lines.append(f"member {k}: loss {results['losses'][k]:.3f}, saves {saved[-1, k]:.2f} nats, {begun}")
     return "\n".join(lines)
 
 

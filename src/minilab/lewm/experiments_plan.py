@@ -16,7 +16,7 @@ from minilab.lewm.collect import Recipe
 from minilab.lewm.learn import Foresight, foresight
 from minilab.lewm.model import LeWM
 from minilab.lewm.planner import PlanConfig, paper, small
-from minilab.lewm.study import QUICK, Ground, Setting, rooms, share
+from minilab.lewm.study import QUICK, Ground, Setting, rooms, share, with_learning
 from minilab.lewm.worlds import pusht
 from minilab.lewm.worlds.cube import held
 from minilab.lewm.worlds.disc import Disc
@@ -73,6 +73,9 @@ SUCCESS = {
     "gpu-pusht": SuccessPreset("gpu-pusht", (PUSHT,), arms=("sigreg", "chance"), threads=4, device="cuda"),
     "gpu-pusht-pldm": SuccessPreset("gpu-pusht-pldm", (PUSHT,), arms=("pldm_tuned",), threads=4, device="cuda"),
     "gpu-pusht-cloning": SuccessPreset("gpu-pusht-cloning", (PUSHT,), arms=("cloning",), threads=4, device="cuda"),
+    "gpu-pusht-tokens": SuccessPreset(
+        "gpu-pusht-tokens", (replace(with_learning(PUSHT, steps=20_000), tasks=100),), arms=("frozen_learned",),
+        far=NEVER, threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
         arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
