@@ -6,6 +6,7 @@ interactive figure is printed in its first state, with its table.
 """
 
 import sys
+from collections.abc import Container
 from html import escape
 from pathlib import Path
 from posixpath import join, normpath
@@ -33,11 +34,12 @@ COVER = """<section class="cover"><p class="title">{title}</p><p>{author}</p><p>
 NAMED = '#{id} {{ page: {name} }} @page {name} {{ @top-center {{ content: "{title}" }} }}'
 
 
-def reading_order(book: Path, first: str) -> list[str]:
-    """The book's pages as the sidebar lists them, `first` first."""
+def reading_order(book: Path, first: str) -> dict[str, str]:
+    """The book's pages and their names, as the sidebar lists and numbers them; the first page is `first`."""
     menu = parsed(book / first).select("nav.bd-links a.reference.internal")
-    targets = [normpath(join(Path(first).parent.as_posix(), a["href"])) for a in menu if a["href"] != "#"]
-    return [page for page in dict.fromkeys([first, *targets]) if not page.startswith(UNPRINTED)]
+    named = {normpath(join(Path(first).parent.as_posix(), a["href"])) if a["href"] != "#" else first:
+             a.get_text().strip() for a in menu}
+    return {page: name for page, name in named.items() if not page.startswith(UNPRINTED)}
 
 
 def parsed(page: Path) -> BeautifulSoup:
@@ -50,7 +52,7 @@ def anchor(page: str, inside: str = "") -> str:
     return f"{name}--{inside}" if inside else name
 
 
-def article(soup: BeautifulSoup, page: str, pages: list[str]):
+def article(soup: BeautifulSoup, page: str, pages: Container[str]):
     """A page's text, with ids and links as they are to be where all pages are one."""
     text = soup.select_one("article.bd-article")
     for mark in text.select("a.headerlink"):
@@ -84,7 +86,7 @@ def joined(book: Path, settings: dict) -> str:
     head = parsed(book / first).head
     links = [str(tag) for tag in head.find_all("link", rel="stylesheet")]
     texts, rules, entries, mathematics = [], [], [], {}
-    for i, page in enumerate(pages):
+    for i, (page, name) in enumerate(pages.items()):
         soup = parsed(book / page)
         for script in soup.head.find_all("script"):
             if "mathjax" in (script.get("src") or "") or "window.MathJax" in script.text:
@@ -94,7 +96,7 @@ def joined(book: Path, settings: dict) -> str:
         title = text.h1.get_text().strip()
         quoted = title.replace("\\", "\\\\").replace('"', '\\"')
         rules.append(NAMED.format(id=anchor(page), name=f"part{i}", title=quoted))
-        entries.append(f'<li><a href="#{anchor(page)}">{escape(title)}</a></li>')
+        entries.append(f'<li><a href="#{anchor(page)}">{escape(name)}</a></li>')
         texts.append(str(text))
     cover = COVER.format(title=escape(settings["title"]), author=escape(settings["author"]), version=__version__,
                          url=settings["url"], copyright=escape(settings["copyright"]), entries="".join(entries))

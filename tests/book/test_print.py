@@ -283,6 +283,9 @@ def test_every_chapter_is_in_the_pdf_and_begins_a_page(pdf):
         assert numbers, titles[0]
         # Once as the running title, and once where the chapter begins.
         assert squeezed(pdf.pages[numbers[0]].extract_text()).count(titles[0]) >= 2
+    contents = squeezed("".join(sheet.extract_text() for sheet in pdf.pages[:3]))
+    for name in minilab_pdf.reading_order(BOOK, SETTINGS["first"]).values():
+        assert squeezed(name) in contents  # "1. Speculative decoding", as in the sidebar
     # A heading without space above it would be there twice, and one of two lines without the space between them.
     assert {title for title, _ in outline} <= begun
 
