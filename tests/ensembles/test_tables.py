@@ -1,10 +1,16 @@
 """Lines of text about records: what they say must be what the record holds."""
 
+import json
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 
 from minilab.core.records import Record
 from minilab.ensembles import tables
+from minilab.ensembles.members import Hyper
+from minilab.ensembles.runs import Run, parameters
+from minilab.ensembles.study import QUICK
 
 N = (1e5, 3e5, 1e6, 4e6)
 
@@ -161,3 +167,17 @@ def test_copyists_are_told_with_the_epoch_from_which_on_they_copy():
     told = tables.copies({"epochs": [0.5, 1.0], "losses": [4.5, 4.0], "saved": [[0.0, 0.5], [0.25, 3.0]]})
     assert told.splitlines() == ["member 1: loss 4.000, saves 3.00 nats, copies from epoch 1.0 on",
                                  "member 0: loss 4.500, saves 0.25 nats, does not copy"]
+
+
+def test_a_search_is_told_with_its_distinct_runs_and_the_time_that_their_operations_take():
+    study = replace(QUICK, models=QUICK.models[:1], standard=QUICK.standard[:1], regularized=QUICK.regularized[:1])
+    usual, longer, heavy = ({"epochs": e, "lr": 1e-2, "weight_decay": w} for e, w in ((1, 0.1), (2, 0.1), (1, 0.4)))
+    sizes = {name: {study.names[0]: best | {"tried": tried}} for name, best, tried in (
+        ("standard", longer, [usual, longer]), ("regularized", heavy, [usual, heavy]))}
+    record = Record("ensembles", "sizes", "cpu", {"study": json.loads(json.dumps(asdict(study)))}, {
+        "parameters": [parameters(study.models[0])],
+        "recipes": {name: {"sizes": rows} for name, rows in sizes.items()}}, {"wall_s": 60.0})
+    epochs = [1, 2, 2, 1, 1]  # one that both tried, and two seeds of either end
+    flops = sum(Run(study.task(0), e, Hyper()).flops for e in epochs)
+    assert tables.search(record, flops / 20).splitlines() == [
+        f"5 runs, {flops:.1e} operations: 20 s at {flops / 20:.1e} a second;", "   took 60 s, 3.0 times that"]

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from minilab.core.records import Record
 from minilab.ensembles.copying import COPIES
+from minilab.ensembles.recipes import Place, runs_at
+from minilab.ensembles.runs import Data, Task
 from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
 from minilab.ensembles.study import named
+from minilab.nn.transformer import TransformerConfig
 
 Results = Mapping[str, Any]
 
@@ -152,6 +156,22 @@ def speeds(results: Results) -> str:
     return "\n".join(lines)
 
 
+def search(record: Record, flops_per_s: float) -> str:
+    """Of a record of `ensembles/sizes`: its distinct runs, their operations, and the seconds of these at a rate of
+    products, beside those that it took."""
+    study, runs = record.config["study"], set()
+    for recipe in record.results["recipes"].values():
+        for model, n in zip(study["models"], record.results["parameters"], strict=True):
+            task = Task(Data(**study["data"]), TransformerConfig(**model), study["batch"], study["precision"])
+            row = recipe["sizes"][named(n)]
+            runs.update(run for near in row["tried"] for run in runs_at(task, _place(near), study["seeds"][:1]))
+            runs.update(runs_at(task, _place(row), study["seeds"]))
+    flops, wall = sum(run.flops for run in runs), record.provenance["wall_s"]
+    floor = flops / flops_per_s
+    return (f"{len(runs)} runs, {flops:.1e} operations: {floor:,.0f} s at {flops_per_s:.1e} a second;\n"
+            f"   took {wall:,.0f} s, {wall / floor:.1f} times that")
+
+
 def copies(results: Results) -> str:
     """Of `ensembles/copying`: each member, the best first: its loss, what it saves in the end, and since when."""
     lines, saved = [], np.array(results["saved"])  # n K
@@ -215,6 +235,10 @@ def _span(found: Sequence[float] | Float[np.ndarray, "S"], *, sign: str = "") ->
 def _told(found: Interval) -> str:
     ends = ((found.low, found.open_low), (found.high, found.open_high))
     return " to ".join("open" if is_open else f"{end:.2f}" for end, is_open in ends)
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return Place(row["epochs"], row["lr"], row["weight_decay"])
 
 
 def _times(saved: float | None) -> str:
