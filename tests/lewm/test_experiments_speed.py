@@ -131,13 +131,11 @@ def test_planning_speed_runs_and_finds_the_tokens_slower():
     assert all(0 < share for share in found["share_of_rate"].values())
 
 
-def test_training_rates_and_the_share_of_sigreg_come_from_the_same_turns(clock):
-    """3 steps of 4 clips of 4 frames in 2 s, and 7 s of set-up; without SIGReg in 1.5 s."""
-    def seconds(name, fn):
-        steps = 1.5 if name.startswith("32 bits, prediction") else 0.5 if name.startswith("16") else 2.0
-        return steps if name in speed.TRAINING_SPEED["cpu"].worlds else 7.0 + steps * fn.args[2].steps / 3
-
-    clock(seconds)
+def test_training_rates_and_the_share_of_sigreg_come_from_the_same_turns(clock, monkeypatch):
+    """3 steps of 4 clips of 4 frames in 2 s; without SIGReg in 1.5 s."""
+    monkeypatch.setattr(speed, "steps_alone", lambda model, clip, learning, **options: (
+        1.5 if "loss" in options else 0.5 if learning.precision == "bf16" else 2.0))
+    clock(lambda name, fn: 2.0)
     found = speed.training_speed(TRAINING).results
     assert found["frames_per_s"]["32 bits"]["median"] == 24.0
     assert found["step_s"]["32 bits"]["median"] == pytest.approx(2 / 3, rel=1e-5)
@@ -147,14 +145,23 @@ def test_training_rates_and_the_share_of_sigreg_come_from_the_same_turns(clock):
     assert found["drawn_per_s"]["pusht"]["median"] == 4 * 4 / 2.0
 
 
-def test_training_speed_trains_with_the_presets_steps_and_precisions(monkeypatch):
-    asked = []
-    monkeypatch.setattr(speed, "learn", lambda model, draw, config, **options: asked.append(
-        (config.steps, config.precision, options.get("loss"), draw(4, None).frames.shape)))
-    speed.training_speed(TRAINING)
-    turn = [(steps, precision, loss, (4, 4, 3, 16, 16)) for precision in ("fp32", "bf16")
-            for loss in (None, speed.prediction_alone) for steps in (6, 3)]
-    assert asked == 2 * turn  # once to warm up
+def test_training_speed_trains_with_the_presets_steps_and_precisions_and_times_the_second_half(monkeypatch):
+    asked, now = [], [0.0]
+
+    def learn(model, draw, config, **options):
+        now[0] += 7.0  # set-up
+        for _ in range(config.steps):
+            frames = draw(4, torch.Generator()).frames
+            now[0] += 0.25
+        asked.append((config.steps, config.precision, options.get("loss"), frames.shape))
+
+    monkeypatch.setattr(speed, "learn", learn)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(speed, "drawing_rates", lambda *args, **options: {})
+    found = speed.training_speed(TRAINING).results
+    assert asked == [(6, precision, loss, (4, 4, 3, 16, 16)) for precision in ("fp32", "bf16")
+                     for loss in (None, speed.prediction_alone)]
+    assert found["step_s"]["16 bits"] == dict.fromkeys(("median", "low", "high"), 0.25)
 
 
 def test_training_speed_runs(monkeypatch):

@@ -134,9 +134,6 @@ TRAINING_SPEED = {
 }
 
 
-SET_UP = ", half as long"  # what a turn less this one took is steps alone: no optimizer is made, no graph captured
-
-
 class Noise(NamedTuple):
     """A clip of random pixels: a step takes as long on it as on any other."""
 
@@ -156,15 +153,13 @@ def training_speed(preset: TrainingPreset) -> Record:
     for way in preset.ways:
         mine = copy.deepcopy(model)
         mine = by_blocks(mine) if "compiled" in way else mine
-        config = replace(preset.learning, precision="bf16" if "16 bits" in way else "fp32", replay="one graph" in way)
+        learning = replace(preset.learning, precision="bf16" if "16 bits" in way else "fp32", replay="one graph" in way)
         for label, options in ((way, {}), (f"{way}, prediction alone", {"loss": prediction_alone})):
-            for length, times in (("", 2), (SET_UP, 1)):
-                learning = replace(config, steps=times * config.steps)
-                turns[label + length] = partial(learn, mine, lambda n, generator: clip, learning, seed=preset.seed,
-                                                **options)
-    timed = interleaved(turns, repeats=preset.repeats, device=device)
-    seconds = {label: [b - a for a, b in zip(timed[label + SET_UP], timed[label], strict=True)]
-               for label in turns if not label.endswith(SET_UP)}
+            turns[label] = partial(steps_alone, mine, clip, learning, seed=preset.seed, **options)
+    seconds = {label: [] for label in turns}
+    for _ in range(preset.repeats):
+        for label, turn in turns.items():
+            seconds[label].append(turn())
     frames, flops = B * T * preset.learning.steps, training_flops(preset.model)
     rates = product_rates(device, preset.ways)
     results = {
@@ -181,6 +176,23 @@ def training_speed(preset: TrainingPreset) -> Record:
     if device.type == "cuda":
         results["peak_gib"] = {way: peak_gib(turns[way], device) for way in preset.ways}
     return Record.new(experiment="lewm/training_speed", preset=preset, results=results, started=started)
+
+
+def steps_alone(model: nn.Module, clip: Noise, learning: LearnConfig, **options) -> float:
+    """Seconds of so many steps, after as many in which kernels are compiled, captured and chosen."""
+    device, drawn, begun = clip.frames.device, 0, 0.0
+
+    def draw(n: int, generator: torch.Generator) -> Noise:
+        nonlocal drawn, begun
+        if drawn == learning.steps:
+            wait(device)
+            begun = time.perf_counter()
+        drawn += 1
+        return clip
+
+    learn(model, draw, replace(learning, steps=2 * learning.steps), **options)
+    wait(device)
+    return time.perf_counter() - begun
 
 
 def prediction_alone(model: nn.Module, clip: Clip, generator: torch.Generator | None = None) -> Loss:
