@@ -158,6 +158,7 @@ def test_training_speed_trains_with_the_presets_steps_and_precisions_and_times_t
     monkeypatch.setattr(speed, "learn", learn)
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(speed, "drawing_rates", lambda *args, **options: {})
+    monkeypatch.setattr(speed, "product_rates", lambda device, ways: dict.fromkeys(ways, 1e9))
     found = speed.training_speed(TRAINING).results
     assert asked == [(6, precision, loss, (4, 4, 3, 16, 16)) for precision in ("fp32", "bf16")
                      for loss in (None, speed.prediction_alone)]
