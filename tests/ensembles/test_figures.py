@@ -49,9 +49,11 @@ JOINT = {"parameters": N, "sizes": {name: {"single": loss, "losses": (loss - 0.2
                                     for name, loss in sorted(zip(NAMES, HEAVY, strict=True))}}
 LAWS = {"joint": PowerLaw(40.0, 0.5, 2.0), "regularized": PowerLaw(50.0, 0.5, 2.2),
         "standard": PowerLaw(60.0, 0.5, 2.4)}
-DATA = {"rows": {str(d): {name: {"loss": law(d)} for name, law in LAWS.items()} for d in D},
+DATA = {"rows": {str(d): {name: {"loss": law(d)} | ({"best": law(d) + 0.1} if name == "joint" else {})
+                          for name, law in LAWS.items()} for d in D},
         "laws": {name: of_fit(fit_power_law(D, [law(d) for d in D])) for name, law in LAWS.items()},
-        "efficiency": {str(d): {"standard": 1.0, "regularized": 1.8, "joint": None if d == 4096 else 3.0} for d in D}}
+        "efficiency": {str(d): {"standard": 1.0, "regularized": 1.8, "joint": None if d == 4096 else 3.0,
+                                "joint, nothing extrapolated": 2.0} for d in D}}
 STUDENTS = {"rows": {"ensemble": {"losses": [4.41]}, "one teacher": {"losses": [5.02]},
                      "regularized": {"losses": [4.67]}, "from the ensemble": {"losses": [4.6, 4.64]}}}
 EXTRAS = {
@@ -173,7 +175,11 @@ def test_a_data_law_shows_losses_and_what_they_are_worth():
     left, right = figures.data_law(DATA).axes
     assert list(labelled(left)) == ["standard", "regularized", "joint"]
     np.testing.assert_allclose(labelled(left)["joint"].get_ydata()[0], LAWS["joint"](512), rtol=1e-6)
-    np.testing.assert_allclose(right.lines[2].get_ydata(), [3, 3, 3, np.nan])
+    np.testing.assert_allclose(right.lines[4].get_ydata(), [3, 3, 3, np.nan])
+    np.testing.assert_allclose(right.lines[5].get_ydata(), [2, 2, 2, 2])
+    hollow = [line.get_ydata() for line in left.lines if line.get_markerfacecolor() == "none"]
+    np.testing.assert_allclose(hollow[-1], [LAWS["joint"](d) + 0.1 for d in D])
+    assert np.isnan(hollow[0]).all() and right.lines[5].get_color() == labelled(left)["joint"].get_color()
 
 
 def test_who_copies_in_the_end_has_a_color_of_its_own_from_the_beginning():

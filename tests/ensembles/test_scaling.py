@@ -11,7 +11,7 @@ import torch
 
 from minilab.ensembles.evaluate import KCurve, all_subsets
 from minilab.ensembles.laws import MUENNIGHOFF, Chinchilla, Muennighoff, fit_chinchilla
-from minilab.ensembles.limits import data_efficiency, nested_limit, two_member_limit
+from minilab.ensembles.limits import data_efficiency, efficiency_between, nested_limit, two_member_limit
 from minilab.ensembles.scaling import (
     GRID,
     HIGHEST,
@@ -309,6 +309,24 @@ def test_a_hundredth_of_a_nat_near_3_2_is_three_percent_of_the_data():
     around = [data_efficiency(3.2 + h, STANDARD, at=0.21).value for h in (-1e-6, 1e-6)]
     assert found.slope == pytest.approx(math.log(around[1] / around[0]) / 2e-6, rel=1e-6)
     assert abs(found.slope) * 0.01 == pytest.approx(0.033, abs=0.001)
+
+
+def test_efficiency_without_a_law_goes_along_lines_and_on_with_the_last():
+    tokens, losses = [100, 200, 400], [5.0, 4.5, 4.3]
+    for at, loss in zip(tokens, losses, strict=True):
+        assert efficiency_between(loss, tokens, losses, at=at) == pytest.approx(1)
+    assert efficiency_between(4.4, tokens, losses, at=200) == pytest.approx(2**0.5)  # half of the way
+    assert efficiency_between(4.1, tokens, losses, at=400) == pytest.approx(2)  # one doubling more
+    assert efficiency_between(5.5, tokens, losses, at=100) == pytest.approx(0.5)  # one less
+    law, close = PowerLaw(3.0, 0.2, 0.0), np.geomspace(1, 16, 400)
+    by_law = data_efficiency(2.0, law, at=1).value
+    assert efficiency_between(2.0, close, law(close), at=1) == pytest.approx(by_law, rel=1e-4)
+
+
+@pytest.mark.parametrize("losses", [[5.0], [5.0, 5.1], [5.0, 4.5, 4.0]])
+def test_efficiency_without_a_law_needs_losses_that_fall(losses):
+    with pytest.raises(ValueError, match="fall as tokens rise"):
+        efficiency_between(4.4, [100, 200][: max(1, len(losses))], losses, at=100)
 
 
 def test_the_interval_of_an_efficiency_is_that_of_what_it_came_from():

@@ -130,17 +130,23 @@ def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds()
     assert told[7:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]
 
 
-def test_what_is_saved_is_told_by_tokens_with_what_was_measured_first():
-    row = {"standard": {"loss": 5.0}, "regularized": {"best": 4.9, "loss": 4.8}, "joint": {"best": 4.7, "loss": 4.5}}
+def test_what_is_saved_is_told_by_tokens_with_and_without_a_law():
+    law = {"profile": [4.25, 4.75], "open": [True, False]}
+    sizes = {"95k": {"loss": 5.1}, "9k": {"loss": 4.8}}
+    row = {"regularized": {"best": 4.8, "loss": 4.7, "law": law, "sizes": sizes},
+           "joint": {"best": 4.6, "loss": 4.5, "law": law, "curves": {"95k": [5.0, 4.6], "9k": [4.9, 4.7]}}}
     saved = {"regularized": 1.5, "regularized, nothing extrapolated": 1.25, "joint": None,
              "joint, nothing extrapolated": 2.0}
-    told = tables.saved({"rows": {"4096": row, "512": row}, "efficiency": {"512": saved, "4096": saved},
+    rows = {"1024": row | {"standard": {"loss": 4.8, "sizes": sizes}}, "512": row | {"standard": {"loss": 5.0, "sizes": sizes}}}
+    told = tables.saved({"rows": rows, "efficiency": {"512": saved, "1024": saved},
                          "laws": {"joint": {"alpha": 0.25, "E": 2.0, "residuals": [0.01, -0.02]}}}).splitlines()
-    assert told[:3] == ["512 tokens: standard 5.000",
-                        "   regularized: best 4.900 (1.25 times), limit 4.800 (1.50 times)",
-                        "   joint: best 4.700 (2.00 times), limit 4.500 (never)"]
-    assert told[3] == "4,096 tokens: standard 5.000"
-    assert told[6:] == ["joint over tokens: exponent 0.25, E 2.00, off by 0.020"]
+    assert told[:5] == ["512 tokens: standard 5.000 (9k)",
+                        "   regularized: best 4.800 (9k), 2.00 times the text; by the law 1.25",
+                        "      limit 4.700, by the law 1.50; open to 4.75 by misfit",
+                        "   joint: best 4.600 (95k), 4.00 times the text; by the law 2.00",
+                        "      limit 4.500, by the law never; open to 4.75 by misfit"]
+    assert told[6] == "   regularized: best 4.800 (9k), 1.00 times the text; by the law 1.25"
+    assert told[10:] == ["joint over tokens: exponent 0.25, E 2.00, off by 0.020"]
 
 
 def test_members_that_went_on_are_told_beside_those_that_began_apart():

@@ -141,7 +141,8 @@ def data_law(results: Results) -> Figure:
     """Loss over unique tokens for each recipe, with its law; and how many times the data the standard recipe needs.
 
     `results["rows"][tokens][recipe]["loss"]`, with tokens as text, `results["laws"][recipe]`, and
-    `results["efficiency"][tokens][recipe]`, None where the standard recipe never gets there.
+    `results["efficiency"][tokens][recipe]`, None where the standard recipe never gets there. Hollow, where a loss is
+    the limit of a fit: the `best` that was measured, and its efficiency.
     """
     fig, (left, right) = figure(1, 2, height=3.6)
     tokens, rows = zip(*_by_number(results["rows"]), strict=True)
@@ -150,7 +151,10 @@ def data_law(results: Results) -> Figure:
     recipes = sorted(losses, key=lambda recipe: -losses[recipe].min())
     for color, recipe in zip(cycle(PALETTE), recipes, strict=False):
         _law(left, tokens, losses[recipe], results["laws"][recipe], color=color, label=recipe, beyond=2)
-        right.plot(tokens, [np.nan if row[recipe] is None else row[recipe] for row in saved], "o-", color=color)
+        for name, style in ((recipe, {"linestyle": "-"}),
+                            (f"{recipe}, nothing extrapolated", {"linestyle": "--", "markerfacecolor": "none"})):
+            right.plot(tokens, [row.get(name) or np.nan for row in saved], marker="o", color=color, **style)
+        left.plot(tokens, [row[recipe].get("best", np.nan) for row in rows], "o", color=color, markerfacecolor="none")
     _floor(left, np.concatenate(list(losses.values())))
     for ax in (left, right):
         _ticks(ax, tokens, [named(n) for n in tokens], size=8)

@@ -109,3 +109,17 @@ def data_efficiency(loss: float, standard: PowerLaw, *, at: float, losses: Float
     value = standard.inverse(loss) / at
     slope = -1 / (standard.alpha * (loss - standard.E)) if math.isfinite(value) else -math.inf
     return Efficiency(value, slope, interval)
+
+
+def efficiency_between(loss: float, tokens: Numbers, losses: Numbers, *, at: float) -> float:
+    """D' / at without a law: straight lines over ln D join the standard recipe's `losses`, and the end ones go on.
+
+    Raises ValueError unless there are two or more, falling as tokens rise.
+    """
+    x, y = np.log(np.asarray(tokens, dtype=float)), np.asarray(losses, dtype=float)
+    if len(x) != len(y) or len(x) < 2 or (np.diff(x) <= 0).any() or (np.diff(y) >= 0).any():
+        raise ValueError(f"{len(x)} token counts and losses {y.tolist()}: give two or more of each, and losses that "
+                         "fall as tokens rise")
+    i = min(max(int((y > loss).sum()) - 1, 0), len(x) - 2)
+    share = (y[i] - loss) / (y[i] - y[i + 1])
+    return float(np.exp(x[i] + share * (x[i + 1] - x[i])) / at)

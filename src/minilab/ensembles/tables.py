@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from minilab.core.records import Record
 from minilab.ensembles.copying import COPIES
+from minilab.ensembles.limits import efficiency_between
 from minilab.ensembles.recipes import Place, runs_at
 from minilab.ensembles.runs import Data, Task
 from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
@@ -118,16 +119,23 @@ def joint(results: Results) -> str:
 
 
 def saved(results: Results) -> str:
-    """Of `ensembles/data`: the least loss that was measured with each recipe and the limit of its fit, by tokens; how
-    many times the text the standard recipe would need for each; and the laws over tokens that say so."""
-    lines = []
-    for tokens, row in sorted(results["rows"].items(), key=lambda item: int(item[0])):
-        lines.append(f"{int(tokens):,} tokens: standard {row['standard']['loss']:.3f}")
+    """Of `ensembles/data`: the least loss that was measured with each recipe, and how many times the text the standard
+    recipe would need for it, by its law over tokens and along straight lines from loss to loss; the limit of each
+    recipe's law over sizes, with its interval by misfit; and the laws over tokens."""
+    rows = dict(sorted(results["rows"].items(), key=lambda item: int(item[0])))
+    tokens, usual, lines = [int(n) for n in rows], [row["standard"]["loss"] for row in rows.values()], []
+    for n, row in rows.items():
+        best = {recipe: min(row[recipe]["sizes"].items(), key=lambda item: item[1]["loss"])[0]
+                for recipe in ("standard", "regularized")}
+        best["joint"] = min(row["joint"]["curves"].items(), key=lambda item: item[1][-1])[0]
+        lines.append(f"{int(n):,} tokens: standard {row['standard']['loss']:.3f} ({best['standard']})")
         for recipe in ("regularized", "joint"):
-            times = [results["efficiency"][tokens][key] for key in (f"{recipe}, nothing extrapolated", recipe)]
-            best, limit = (f"{row[recipe][key]:.3f} ({_times(n)})" for key, n in zip(("best", "loss"), times,
-                                                                                     strict=True))
-            lines.append(f"   {recipe}: best {best}, limit {limit}")
+            found, times = row[recipe], results["efficiency"][n]
+            between = efficiency_between(found["best"], tokens, usual, at=int(n))
+            limit = Interval(*found["law"]["profile"], 0.95, *found["law"]["open"])
+            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between:.2f} times the text; by the law "
+                      f"{_times(times[f'{recipe}, nothing extrapolated'])}",
+                      f"      limit {found['loss']:.3f}, by the law {_times(times[recipe])}; {_told(limit)} by misfit"]
     for recipe, law in results["laws"].items():
         lines.append(f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
                      f"{np.abs(law['residuals']).max():.3f}")
@@ -242,4 +250,4 @@ def _place(row: Mapping[str, Any]) -> Place:
 
 
 def _times(saved: float | None) -> str:
-    return "never" if saved is None else f"{saved:.2f} times"
+    return "never" if saved is None else f"{saved:.2f}"
