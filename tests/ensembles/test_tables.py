@@ -137,7 +137,7 @@ def test_what_is_saved_is_told_by_tokens_with_and_without_a_law():
            "joint": {"best": 4.6, "loss": 4.5, "law": law, "curves": {"95k": [5.0, 4.6], "9k": [4.9, 4.7]}}}
     saved = {"regularized": 1.5, "regularized, nothing extrapolated": 1.25, "joint": None,
              "joint, nothing extrapolated": 2.0}
-    rows = {"1024": row | {"standard": {"loss": 4.8, "sizes": sizes}}, "512": row | {"standard": {"loss": 5.0, "sizes": sizes}}}
+    rows = {n: row | {"standard": {"loss": loss, "sizes": sizes}} for n, loss in (("1024", 4.8), ("512", 5.0))}
     told = tables.saved({"rows": rows, "efficiency": {"512": saved, "1024": saved},
                          "laws": {"joint": {"alpha": 0.25, "E": 2.0, "residuals": [0.01, -0.02]}}}).splitlines()
     assert told[:5] == ["512 tokens: standard 5.000 (9k)",

@@ -133,8 +133,8 @@ def saved(results: Results) -> str:
             found, times = row[recipe], results["efficiency"][n]
             between = efficiency_between(found["best"], tokens, usual, at=int(n))
             limit = Interval(*found["law"]["profile"], 0.95, *found["law"]["open"])
-            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between:.2f} times the text; by the law "
-                      f"{_times(times[f'{recipe}, nothing extrapolated'])}",
+            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between:.2f} times the text; by the "
+                      f"law {_times(times[f'{recipe}, nothing extrapolated'])}",
                       f"      limit {found['loss']:.3f}, by the law {_times(times[recipe])}; {_told(limit)} by misfit"]
     for recipe, law in results["laws"].items():
         lines.append(f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
