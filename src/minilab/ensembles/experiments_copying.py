@@ -1,7 +1,7 @@
-"""Members of one recipe in two groups: those that learn to copy, and those that do not."""
+"""Are members of one recipe in two groups because some of them learn to copy? What each does while it learns."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
@@ -29,8 +29,6 @@ class CopyingPreset:
 
 COPYING = {
     "cpu": CopyingPreset("cpu", QUICK, 0, Place(2, 1e-2, 0.4), K=2, windows=4, looks=2, device="cpu"),
-    "two-cores": CopyingPreset("two-cores", replace(TUNED, precision="fp32"), 1, Place(12, 3e-3, 0.8), K=2, windows=32,
-                               looks=48, device="cpu"),  # the GPU's model and text, for the epochs in which it happens
     "gpu": CopyingPreset("gpu", TUNED, 1, for_ensembles(TUNED.regularized[1]), device="cuda"),
 }
 
