@@ -36,6 +36,8 @@ UNUSED = (
     "webpack-macros.html",
     "sbt-webpack-macros.html",
 )
+TOOLTIP = 'data-bs-toggle="tooltip"'
+TOOLTIP_INSIDE = f'data-bs-container="#main-content" {TOOLTIP}'  # or it would lie outside of all landmarks
 REDIRECT = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title><meta http-equiv="refresh" content="0; url={url}">
@@ -139,7 +141,8 @@ def finish(app, error):
     for unused in [*UNUSED, *(p.relative_to(static) for p in static.rglob("*.map"))]:
         (static / unused).unlink(missing_ok=True)
     for page in out.rglob("*.html"):
-        page.write_text(unwrap_plain_code(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = unwrap_plain_code(page.read_text(encoding="utf-8")).replace(TOOLTIP, TOOLTIP_INSIDE)
+        page.write_text(text, encoding="utf-8")
     sources = [*out.rglob("*.html"), *(p for p in static.rglob("*.js"))]
     words = set(re.findall(r"[\w-]+", " ".join(p.read_text(encoding="utf-8") for p in sources)))
     for sheet in static.rglob("*.css"):

@@ -71,6 +71,14 @@ def test_what_opens_over_a_page_on_a_phone_is_usable(theme, browser, site):
         assert page.evaluate("[...document.querySelectorAll('dialog[open]')].pop().id") == opens
         assert axe_violations(page) == [], opens
         page.keyboard.press("Escape")
+    buttons = page.locator("[data-bs-toggle=tooltip]:visible")
+    for i in range(buttons.count()):
+        buttons.nth(i).hover()
+        page.locator(".tooltip.show").wait_for()
+        assert axe_violations(page) == [], "a tooltip"
+        page.mouse.move(200, 800)
+        page.locator(".tooltip").wait_for(state="detached")
+    assert i == 4
     context.close()
 
 
