@@ -25,16 +25,16 @@ class DataPreset:
     device: str = "auto"
 
 
-def smaller(study: Study, sizes: int) -> Study:
-    """The first so many sizes of a study, with one seed."""
+def smaller(study: Study, sizes: int, *, seeds: int = 1) -> Study:
+    """The first so many sizes of a study, with so many seeds where a search ends."""
     return replace(study, models=study.models[:sizes], standard=study.standard[:sizes],
-                   regularized=study.regularized[:sizes], seeds=(0,))
+                   regularized=study.regularized[:sizes], seeds=study.seeds[:seeds])
 
 
 DATA = {
     "cpu": DataPreset("cpu", smaller(QUICK, 2), (512, 1024, 2048), K=3, device="cpu"),
     "two-cores": DataPreset("two-cores", smaller(LAPTOP, 3), (16_384, 32_768, 65_536), device="cpu"),
-    "gpu": DataPreset("gpu", smaller(LOWER, 3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
+    "gpu": DataPreset("gpu", smaller(LOWER, 3, seeds=3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
 }
 RECIPES = ("standard", "regularized", "joint")
 

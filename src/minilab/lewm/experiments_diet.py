@@ -8,7 +8,7 @@ from minilab.core.records import Record
 from minilab.lewm.experiments_plan import PUSHT, SUCCESS, by_case, imagination, methods
 from minilab.lewm.experiments_suspects import reading
 from minilab.lewm.oracle import learn_reader
-from minilab.lewm.study import QUICK, Ground, Setting, share, with_learning
+from minilab.lewm.study import QUICK, Ground, Setting, share
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class RecordingsPreset:
     name: str
     setting: Setting  # of a world that can be mirrored; all are tried on its held-out episodes
     episodes: tuple[int, ...]  # that are learned from, a set each
+    ways: tuple[str, ...] = ("as recorded", "mirrored")
     methods: tuple[str, ...] = ("cem", "the best of these")  # of `experiments_plan.methods`
     seed: int = 0
     threads: int | None = 1
@@ -75,7 +76,8 @@ class RecordingsPreset:
 RECORDINGS = {
     "cpu": RecordingsPreset("cpu", DIET["cpu"].setting, (30, 60), device="cpu"),
     "two-cores": RecordingsPreset("two-cores", SUCCESS["two-cores"].settings[1], (60, 300, 1000), device="cpu"),
-    "gpu-pusht": RecordingsPreset("gpu-pusht", with_learning(PUSHT, steps=80_000), (3000,), device="cuda"),
+    # As recorded, these are the trainings of `success` and `planners`.
+    "gpu-pusht": RecordingsPreset("gpu-pusht", PUSHT, (3000,), ("mirrored",), device="cuda"),
 }
 
 
@@ -88,8 +90,8 @@ def recordings(preset: RecordingsPreset) -> Record:
         recipe = setting.recipe
         if episodes != recipe.episodes:  # other ones, or what is held out might be among them
             recipe = replace(recipe, episodes=episodes, seed=recipe.seed + 1)
-        for how, mirrored in (("as recorded", False), ("mirrored", True)):
-            ground = Ground(replace(setting, recipe=recipe, mirrored=mirrored), device)
+        for how in preset.ways:
+            ground = Ground(replace(setting, recipe=recipe, mirrored=how == "mirrored"), device)
             ground.unseen = usual.unseen
             trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
             row = rows.setdefault(str(episodes), {})[how] = imagination(ground, trained)
