@@ -74,7 +74,7 @@ SUCCESS = {
     "gpu-pusht-pldm": SuccessPreset("gpu-pusht-pldm", (PUSHT,), arms=("pldm_tuned",), threads=4, device="cuda"),
     "gpu-pusht-cloning": SuccessPreset("gpu-pusht-cloning", (PUSHT,), arms=("cloning",), threads=4, device="cuda"),
     "gpu-pusht-tokens": SuccessPreset(
-        "gpu-pusht-tokens", (replace(with_learning(PUSHT, steps=20_000), tasks=100),), arms=("frozen_learned",),
+        "gpu-pusht-tokens", (replace(with_learning(PUSHT, steps=10_000), tasks=100),), arms=("frozen_learned",),
         far=NEVER, threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (
         card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
