@@ -169,6 +169,12 @@ def test_speeds_are_told_with_what_they_are_compared_with():
         "   one after another 1.50 [1.25, 1.75]"]
 
 
+def test_copyists_are_told_with_the_epoch_from_which_on_they_copy():
+    told = tables.copies({"epochs": [0.5, 1.0], "losses": [4.5, 4.0], "saved": [[0.0, 0.5], [0.25, 3.0]]})
+    assert told.splitlines() == ["member 1: loss 4.000, saves 3.00 nats, copies from epoch 1.0 on",
+                                 "member 0: loss 4.500, saves 0.25 nats, does not copy"]
+
+
 def test_a_search_is_told_with_its_distinct_runs_and_the_time_that_their_operations_take():
     study = replace(QUICK, models=QUICK.models[:1], standard=QUICK.standard[:1], regularized=QUICK.regularized[:1])
     usual, longer, heavy = ({"epochs": e, "lr": 1e-2, "weight_decay": w} for e, w in ((1, 0.1), (2, 0.1), (1, 0.4)))

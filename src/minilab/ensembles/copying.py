@@ -1,8 +1,7 @@
 """Do members learn to copy? What each saves on random tokens that it reads a second time.
 
-Olsson et al. (2022, arXiv:2209.11895): at some step of its training a transformer of two layers or more begins to look
-back for where the present token stood before, and to say what followed it there ("induction heads"). Its loss falls
-within few steps.
+Olsson et al. (2022): at some step of its training a transformer of two layers or more begins to look back for where
+the present token stood before, and to say what followed it there ("induction heads"). Its loss falls within few steps.
 
 Shapes: K members.
 """
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from minilab.ensembles.model import Stack
 
+COPIES = 1.0  # nats: who saves more is said to copy
 
 @torch.no_grad()
 def saved_by_copying(members: Stack, length: int, *, n: int = 64, seed: int = 0) -> Float[Tensor, "K"]:

@@ -33,7 +33,7 @@ class SpeedPreset:
 
 SPEED = {
     "cpu": SpeedPreset("cpu", QUICK, (0,), K=2, steps=2, repeats=1, device="cpu"),
-    "two-cores": SpeedPreset("two-cores", LAPTOP, (1, 3), device="cpu"),
+    "two-cores": SpeedPreset("two-cores", LAPTOP, (0, 1, 3), device="cpu"),
     "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=300, repeats=3, compile=True, device="cuda"),
 }
 

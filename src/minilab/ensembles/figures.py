@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minilab.core.style import INK, PALETTE, figure
+from minilab.ensembles.copying import COPIES
 from minilab.ensembles.scaling import Numbers, PowerLaw
 from minilab.ensembles.study import named
 
@@ -180,6 +181,23 @@ def students(results: Results, *, marks: Sequence[str] = ("regularized", "ensemb
     ax.set(xlabel=LOSS)
     ax.grid(axis="y", visible=False)
     return fig
+
+
+def copying(results: Results) -> Figure:
+    """Members as they learn: the loss on text held out, and nats saved on random tokens that are read again.
+
+    `results` holds `epochs` (n looks), and `valid` and `saved` (n K). A color says who copies at the end.
+    """
+    fig, (left, right) = figure(1, 2, height=3.4)
+    valid, saved = np.array(results["valid"]), np.array(results["saved"])
+    for copies, color, label in ((True, PALETTE.blue, "copies in the end"), (False, PALETTE.orange, "does not")):
+        for k in np.flatnonzero((saved[-1] > COPIES) == copies):
+            left.plot(results["epochs"], valid[:, k], color=color, label=label)
+            right.plot(results["epochs"], saved[:, k], color=color)
+            label = None
+    left.set(xlabel="epochs", ylabel=LOSS)
+    right.set(xlabel="epochs", ylabel="saved by reading again (nats)")
+    return _with_legend(fig, left, columns=2)
 
 
 def chained(results: Results, *, average: str = "logits") -> Figure:

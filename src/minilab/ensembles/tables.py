@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minilab.core.records import Record
+from minilab.ensembles.copying import COPIES
 from minilab.ensembles.limits import efficiency_between
 from minilab.ensembles.recipes import Place, runs_at
 from minilab.ensembles.runs import Data, Task
@@ -177,6 +178,16 @@ def search(record: Record, flops_per_s: float) -> str:
     floor = flops / flops_per_s
     return (f"{len(runs)} runs, {flops:.1e} operations: {floor:,.0f} s at {flops_per_s:.1e} a second;\n"
             f"   took {wall:,.0f} s, {wall / floor:.1f} times that")
+
+
+def copies(results: Results) -> str:
+    """Of `ensembles/copying`: each member, the best first: its loss, what it saves in the end, and since when."""
+    lines, saved = [], np.array(results["saved"])  # n K
+    for k in np.argsort(results["losses"]):
+        since = np.flatnonzero(saved[:, k] > COPIES)
+        begun = f"copies from epoch {results['epochs'][since[0]]:.1f} on" if len(since) else "does not copy"
+        lines.append(f"member {k}: loss {results['losses'][k]:.3f}, saves {saved[-1, k]:.2f} nats, {begun}")
+    return "\n".join(lines)
 
 
 def students(results: Results) -> str:

@@ -67,6 +67,8 @@ SUCCESS = {
     "two-cores-tokens": SuccessPreset("two-cores-tokens", (rooms(tasks=40),), arms=("frozen_learned",), far=NEVER,
                                       device="cpu"),  # many tokens plan ten times as long
     "two-cores-cube": SuccessPreset("two-cores-cube", (cube(tasks=100),), arms=ONE_TOKEN, far=NEVER, device="cpu"),
+    "two-cores-cube-tokens": SuccessPreset("two-cores-cube-tokens", (cube(tasks=40),), arms=("frozen_learned",),
+                                           far=NEVER, device="cpu"),
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
