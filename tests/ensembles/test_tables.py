@@ -163,16 +163,19 @@ def test_speeds_are_told_with_what_they_are_compared_with():
 
     size = {"tokens_per_s": {"in one program": spread(2000.0)}, "share_of_rate": {"in one program": spread(0.5)},
             "times_faster": {"one after another": spread(1.5)}}
-    assert tables.speeds({"K": 8, "flops_per_s": 1e11, "sizes": {"95k": size}}).splitlines() == [
+    sizes = {"1.2M": size | {"parameters": 1_200_000}, "95k": size | {"parameters": 95_000}}
+    assert tables.speeds({"K": 8, "flops_per_s": 1e11, "sizes": sizes}).splitlines() == [
         "8 members; products at 1e+11 operations a second",
         "  95k: 2,000 tokens a second, 50% of that rate; times as fast as",
+        "   one after another 1.50 [1.25, 1.75]",
+        " 1.2M: 2,000 tokens a second, 50% of that rate; times as fast as",
         "   one after another 1.50 [1.25, 1.75]"]
 
 
 def test_copyists_are_told_with_the_epoch_from_which_on_they_copy():
-    told = tables.copies({"epochs": [0.5, 1.0], "losses": [4.5, 4.0], "saved": [[0.0, 0.5], [0.25, 3.0]]})
-    assert told.splitlines() == ["member 1: loss 4.000, saves 3.00 nats, copies from epoch 1.0 on",
-                                 "member 0: loss 4.500, saves 0.25 nats, does not copy"]
+    told = tables.copies({"epochs": [0.5, 1.0], "losses": [4.5, 4.0], "saved": [[0.0, 0.05], [-0.05, 0.5]]})
+    assert told.splitlines() == ["member 1: loss 4.000, saves 0.50 nats, copies from epoch 1 on",
+                                 "member 0: loss 4.500, saves -0.05 nats, does not copy"]
 
 
 def test_a_search_is_told_with_its_distinct_runs_and_the_time_that_their_operations_take():

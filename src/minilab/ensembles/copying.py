@@ -12,7 +12,8 @@ from torch import Tensor
 
 from minilab.ensembles.model import Stack
 
-COPIES = 1.0  # nats: who saves more is said to copy
+COPIES = 0.1  # nats: who saves more is said to copy
+
 
 @torch.no_grad()
 def saved_by_copying(members: Stack, length: int, *, n: int = 64, seed: int = 0) -> Float[Tensor, "K"]:

@@ -33,7 +33,7 @@ def smaller(study: Study, sizes: int, *, seeds: int = 1) -> Study:
 
 DATA = {
     "cpu": DataPreset("cpu", smaller(QUICK, 2), (512, 1024, 2048), K=3, device="cpu"),
-    "two-cores": DataPreset("two-cores", smaller(LAPTOP, 3), (16_384, 32_768, 65_536), device="cpu"),
+    "two-cores": DataPreset("two-cores", smaller(LAPTOP, 3, seeds=3), (8192, 16_384, 32_768, 65_536), device="cpu"),
     "gpu": DataPreset("gpu", smaller(LOWER, 3, seeds=3), (2**18, 2**19, 2**20, 2**21), device="cuda"),
 }
 RECIPES = ("standard", "regularized", "joint")

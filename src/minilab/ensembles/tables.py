@@ -156,7 +156,7 @@ def speeds(results: Results) -> str:
     """Of `ensembles/speed`: tokens a second of K members in one program, how many times as fast as one by one that is,
     and the share of the device's rate of products. Medians and quartiles of the turns."""
     lines = [f"{results['K']} members; products at {results['flops_per_s']:.2g} operations a second"]
-    for name, row in results["sizes"].items():
+    for name, row in sorted(results["sizes"].items(), key=lambda item: item[1]["parameters"]):
         rate, share = (row[key]["in one program"]["median"] for key in ("tokens_per_s", "share_of_rate"))
         faster = ", ".join("{} {median:.2f} [{low:.2f}, {high:.2f}]".format(way, **found)
                            for way, found in row["times_faster"].items())
@@ -185,7 +185,7 @@ def copies(results: Results) -> str:
     lines, saved = [], np.array(results["saved"])  # n K
     for k in np.argsort(results["losses"]):
         since = np.flatnonzero(saved[:, k] > COPIES)
-        begun = f"copies from epoch {results['epochs'][since[0]]:.1f} on" if len(since) else "does not copy"
+        begun = f"copies from epoch {results['epochs'][since[0]]:.3g} on" if len(since) else "does not copy"
         lines.append(f"member {k}: loss {results['losses'][k]:.3f}, saves {saved[-1, k]:.2f} nats, {begun}")
     return "\n".join(lines)
 
