@@ -247,9 +247,10 @@ def _interval(ax: Axes, law: Results, *, color: str) -> None:
 
 
 def _floor(ax: Axes, losses: Float[np.ndarray, "n"]) -> None:
-    """Ends the axis not further below the losses than they are apart."""
+    """Ends the axis near the losses if an asymptote lies further below them than they are apart."""
     low, high = float(losses.min()), float(losses.max())
-    ax.set_ylim(max(ax.get_ylim()[0], 2 * low - high - 0.05), high + 0.08 * (high - low) + 0.01)
+    bottom, apart = ax.get_ylim()[0], high - low
+    ax.set_ylim(bottom if bottom > low - apart - 0.05 else low - apart / 4, high + 0.08 * apart + 0.01)
 
 
 def _losses(sizes: Results, N: Sequence[float]) -> Float[np.ndarray, "n"]:
