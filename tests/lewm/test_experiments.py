@@ -105,6 +105,8 @@ def test_models_of_few_and_of_mirrored_recordings_are_tried_on_the_same_episodes
     assert len(trials) == 1 and set(rows) == {"20", str(tiny.recipe.episodes)}
     errors = {row[how]["foresight"]["imagined"][-1] for row in rows.values() for how in row}
     assert len(errors) == 4  # each is another model
+    alone = EXPERIMENTS["recordings"].run(replace(preset, ways=("mirrored",))).results["episodes"]
+    assert alone == {count: {"mirrored": row["mirrored"]} for count, row in rows.items()}
 
 
 def test_rivals_of_two_records_stand_in_one_picture():

@@ -66,13 +66,14 @@ class RecordingsPreset:
     name: str
     setting: Setting  # of a world that can be mirrored; all are tried on its held-out episodes
     episodes: tuple[int, ...]  # that are learned from, a set each
-    ways: tuple[str, ...] = ("as recorded", "mirrored")
+    ways: tuple[str, ...] = ("as recorded", "mirrored")  # of `MIRRORED`
     methods: tuple[str, ...] = ("cem", "the best of these")  # of `experiments_plan.methods`
     seed: int = 0
     threads: int | None = 1
     device: str = "auto"
 
 
+MIRRORED = {"as recorded": False, "mirrored": True}
 RECORDINGS = {
     "cpu": RecordingsPreset("cpu", DIET["cpu"].setting, (30, 60), device="cpu"),
     "two-cores": RecordingsPreset("two-cores", SUCCESS["two-cores"].settings[1], (60, 300, 1000), device="cpu"),
@@ -91,7 +92,7 @@ def recordings(preset: RecordingsPreset) -> Record:
         if episodes != recipe.episodes:  # other ones, or what is held out might be among them
             recipe = replace(recipe, episodes=episodes, seed=recipe.seed + 1)
         for how in preset.ways:
-            ground = Ground(replace(setting, recipe=recipe, mirrored=how == "mirrored"), device)
+            ground = Ground(replace(setting, recipe=recipe, mirrored=MIRRORED[how]), device)
             ground.unseen = usual.unseen
             trained = [ground.trained("sigreg", seed) for seed in setting.seeds]
             row = rows.setdefault(str(episodes), {})[how] = imagination(ground, trained)
