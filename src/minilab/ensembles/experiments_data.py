@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.ensembles.experiments_members import joined
+from minilab.ensembles.experiments_members import joined, joined_runs
 from minilab.ensembles.experiments_size import of_fit, searched
 from minilab.ensembles.limits import data_efficiency, nested_limit
 from minilab.ensembles.recipes import Grid, Place
@@ -46,6 +46,8 @@ def data(preset: DataPreset) -> Record:
     N, rows = [parameters(model) for model in preset.study.models], {}
     studies = [moved(preset.study, tokens) for tokens in preset.tokens]
     found = searched(studies, ("standard", "regularized"), device)
+    preset.study.carry([run for study, recipes in zip(studies, found, strict=True)
+                        for run in joined_runs(study, recipes["regularized"], preset.K)], device, keep=True)  # at once
     for tokens, study, recipes in zip(preset.tokens, studies, found, strict=True):
         usual, heavy = recipes["standard"], recipes["regularized"]
         curves, _ = joined(study, heavy, preset.K, device)

@@ -134,13 +134,21 @@ def joint(preset: JointPreset) -> Record:
 def joined(study: Study, singles: Sequence[dict], K: int, device: str) -> tuple[list[KCurve], list[dict]]:
     """By the paper's rule, from the best single model of each size: the K-curve there, and what members come to alone.
     """
-    places = [for_ensembles(Place(row["epochs"], row["lr"], row["weight_decay"])) for row in singles]
-    tasks = [study.task(i) for i in range(len(places))]
-    runs = [run for task, place in zip(tasks, places, strict=True) for run in runs_at(task, place, range(K))]
-    study.carry(runs, device, keep=True)  # all at once: they can share programs
+    places = _by_rule(singles)
+    study.carry(joined_runs(study, singles, K), device, keep=True)  # all at once: they can share programs
     curves, rows = [], []
-    for task, place in zip(tasks, progress(places, desc="ensembles", unit="size"), strict=True):
+    for i, place in enumerate(progress(places, desc="ensembles", unit="size")):
+        task = study.task(i)
         stack, row = ensemble(study, task, place, K, device)
         curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), K))
         rows.append(row)
     return curves, rows
+
+
+def joined_runs(study: Study, singles: Sequence[dict], K: int) -> list[Run]:
+    """What `joined` trains."""
+    return [run for i, place in enumerate(_by_rule(singles)) for run in runs_at(study.task(i), place, range(K))]
+
+
+def _by_rule(singles: Sequence[dict]) -> list[Place]:
+    return [for_ensembles(Place(row["epochs"], row["lr"], row["weight_decay"])) for row in singles]
