@@ -11,8 +11,9 @@ import pytest
 import torch
 from alone import run_alone
 
+from minilab.ensembles.distill import Imitation
 from minilab.ensembles.members import Hyper, RunConfig, train_members
-from minilab.ensembles.model import seeded
+from minilab.ensembles.model import Stack, seeded
 from minilab.ensembles.study import sized
 
 TINY = sized(64, 3, vocab=128, length=32)
@@ -29,15 +30,20 @@ def differences(device: str, backend: str) -> dict[str, float]:
     plain, *twice = (train_members(windows, TINY, HYPERS, RunConfig(1, 4, compile=compile, precision="fp32"))
                      for compile in (False, True, True))
     found = {"losses": max(float((plain.losses - again.losses).abs()[:, :10].max()) for again in twice),
-             "graphs": counters["stats"]["unique_graphs"], "breaks": sum(counters["graph_break"].values())}
-    grads = []
-    for compiled in (False, True):
-        stack = seeded(TINY, (0, 1, 2)).to(device)
-        if compiled:
-            stack.compile_losses(backend=backend)
-        stack.losses(windows[:12].unflatten(0, (3, 4))).sum().backward()
-        grads.append(torch.cat([p.grad.flatten() for p in stack.parameters()]))
-    return found | {"gradients": float((grads[0] - grads[1]).abs().max() / grads[0].abs().max())}
+             "graphs": counters["stats"]["unique_graphs"]}
+    taught, teacher = windows[:12].unflatten(0, (3, 4)), seeded(TINY, (7, 8)).to(device)
+    off = []
+    for loss in (Stack.losses, Imitation(teacher, 1.0).losses):
+        grads = []
+        for compiled in (False, True):
+            stack = seeded(TINY, (0, 1, 2)).to(device)
+            if compiled:
+                stack.compile_losses(backend=backend)
+                teacher.compile_losses(backend=backend)
+            loss(stack, taught).sum().backward()
+            grads.append(torch.cat([p.grad.flatten() for p in stack.parameters()]))
+        off.append(float((grads[0] - grads[1]).abs().max() / grads[0].abs().max()))
+    return found | {"gradients": max(off), "breaks": sum(counters["graph_break"].values())}
 
 
 @pytest.mark.slow

@@ -202,14 +202,23 @@ class Imitation:
 
     def losses(self, model: Stack, windows: Int[Tensor, "K B T1"]) -> Float[Tensor, "K"]:
         """Mean over tokens, for each student. For `train_members`."""
-        tokens, targets = windows[..., :-1], windows[..., 1:]
+        tokens, targets = windows[..., :-1], windows[..., 1:].flatten(1)  # K B T, K BT
         with torch.no_grad():
             texts = tokens.flatten(0, 1).expand(self.teacher.K, -1, -1)  # each teacher reads every student's
-            log_p = self.teacher(texts).float().mean(dim=0).log_softmax(dim=-1)  # KB T V
-        log_q = model(tokens).float().log_softmax(dim=-1).flatten(0, 1)  # KB T V
-        kl = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
-        ce = F.nll_loss(log_q.flatten(0, 1), targets.flatten(), reduction="none")
-        return (ce.view(model.K, -1) + self.weight * kl.view(model.K, -1)).mean(dim=1)
+            said = self.teacher.states(texts).unflatten(1, (model.K, -1))  # Kt K BT D
+        heads, loss = self.teacher.folded.head.weight, model.part(imitation_loss)
+        each = zip(model.states(tokens).unbind(), model.folded.head.weight.unbind(), targets.unbind(), said.unbind(1),
+                   strict=True)
+        return torch.stack([loss(*of_one, heads, self.weight) for of_one in each])
+
+
+def imitation_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], targets: Int[Tensor, "n"],
+                   said: Float[Tensor, "Kt n D"], heads: Float[Tensor, "Kt V D"], weight: float) -> Float[Tensor, ""]:
+    """Mean over tokens for one student, computed in float32, from its last states and its teachers'."""
+    with torch.no_grad():
+        log_p = torch.bmm(said, heads.mT).float().mean(dim=0).log_softmax(dim=-1)  # n V
+    log_q = F.linear(states, head).float().log_softmax(dim=-1)
+    return F.nll_loss(log_q, targets) + weight * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 def imitation_chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers: Sequence[Hyper], run: RunConfig, *,
@@ -221,6 +230,8 @@ def imitation_chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers
     factor. A weight of 0 gives independent members. With a checkpoint each member has a file of its own, numbered.
     """
     def train(teacher: Stack | None, hyper: Hyper, own: RunConfig) -> Members:
+        if teacher and own.compile:
+            teacher.compile_losses()
         loss = Imitation(teacher, weight).losses if teacher and weight else None
         return train_members(real, config, [hyper], own, loss=loss)
 

@@ -13,7 +13,8 @@ Shapes: K members, B batch, T tokens, V vocabulary, D width; a linear map takes 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,10 @@ def token_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], targets
     return F.cross_entropy(F.linear(states, head).float(), targets)
 
 
+def _plain(fn: Callable) -> Callable:
+    return fn
+
+
 class Stack(nn.Module):
     """K decoders of one configuration. `stack` makes one of K models, `seeded` of K seeds.
 
@@ -99,14 +104,16 @@ class Stack(nn.Module):
         self.plain_losses()
 
     def compile_losses(self, *, backend: str = "inductor") -> None:
-        """From now on `losses` runs its parts through `torch.compile`: seconds for a shape, however many blocks."""
+        """From now on `losses` runs its parts through `torch.compile`: seconds for a shape, however many blocks.
+
+        A loss of another kind does so too with `part`, which takes a function and returns the one to call.
+        """
         torch._dynamo.config.recompile_limit = 64  # shapes of all stacks of a process together; the default is 8
-        self._block = torch.compile(Block.forward, backend=backend, dynamic=False)
-        self._loss = torch.compile(token_loss, backend=backend, dynamic=False)
+        self.part = partial(torch.compile, backend=backend, dynamic=False)
 
     def plain_losses(self) -> None:
         """Undo `compile_losses`."""
-        self._block, self._loss = Block.__call__, token_loss
+        self.part = _plain
 
     def forward(self, tokens: Int[Tensor, "K B T"]) -> Float[Tensor, "K B T V"]:
         """Logits of the next token after each of `tokens`, which each member has of its own."""
@@ -118,15 +125,19 @@ class Stack(nn.Module):
         With `read` the members read that in the place of the windows' tokens, and are to predict the windows still.
         One member's logits at a time: they stay in the processor's cache, as those of all would not.
         """
-        net, tokens = self.folded, (windows[..., :-1] if read is None else read).flatten(0, 1)  # KB T
         targets = windows[..., 1:].flatten(1)  # K BT
-        cos, sin = net.rope_table()[:, : tokens.shape[1]]
-        x = net.embed(tokens)  # KB T D
-        for block in net.blocks:
-            x = self._block(block, x, cos, sin, None, True, None)
-        states = net.norm(x).reshape(self.K, -1, x.shape[-1])  # K BT D
-        each = zip(states.unbind(), net.head.weight.unbind(), targets.unbind(), strict=True)
-        return torch.stack([self._loss(state, head, target) for state, head, target in each])
+        states, loss = self.states(windows[..., :-1] if read is None else read), self.part(token_loss)
+        each = zip(states.unbind(), self.folded.head.weight.unbind(), targets.unbind(), strict=True)
+        return torch.stack([loss(*of_one) for of_one in each])
+
+    def states(self, tokens: Int[Tensor, "K B T"]) -> Float[Tensor, "K BT D"]:
+        """What each member's head reads."""
+        net = self.folded
+        cos, sin = net.rope_table()[:, : tokens.shape[2]]
+        x, block = net.embed(tokens.flatten(0, 1)), self.part(Block.forward)
+        for one in net.blocks:
+            x = block(one, x, cos, sin, None, True, None)
+        return net.norm(x).reshape(self.K, -1, x.shape[-1])
 
     @property
     def device(self) -> torch.device:

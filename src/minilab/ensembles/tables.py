@@ -1,6 +1,6 @@
 """What the records of chapter 5 say, in lines of text: one size a line, one place a line, one law a line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,31 @@ def saved(results: Results) -> str:
                       f"law {_times(times[f'{recipe}, nothing extrapolated'])}",
                       f"      limit {found['loss']:.3f}, by the law {_times(times[recipe])}; {_told(limit)} by misfit"]
     for recipe, law in results["laws"].items():
-        lines.append(f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
-                     f"{np.abs(law['residuals']).max():.3f}")
+        losses = np.array([row[recipe].get("best", row[recipe]["loss"]) for row in rows.values()])
+        lines += [f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
+                  f"{np.abs(law['residuals']).max():.3f}",
+                  f"   from count to count, measured: {_each(losses[:-1] - losses[1:])} less"]
     return "\n".join(lines)
+
+
+def tuned(results: Results) -> str:
+    """Of `ensembles/data`, for each size and from the least tokens to the most: where the regularized recipe's search
+    ended, and the loss there, beside that of one member by the rule and of all."""
+    _, rows = zip(*sorted((int(n), row) for n, row in results["rows"].items()), strict=True)
+    lines = []
+    for name in map(named, results["parameters"]):
+        found = [row["regularized"]["sizes"][name] for row in rows]
+        curves = [row["joint"]["curves"][name] for row in rows]
+        decays, memories = (", ".join(f"{f[key]:.2g}" for f in found) for key in ("weight_decay", "time_scale"))
+        lines += [f"{name}: decay {decays}; memory in epochs {memories}",
+                  f"   one tuned {_each([f['loss'] for f in found])}",
+                  f"   one by the rule {_each([c[0] for c in curves])}; {len(curves[0])} of them "
+                  f"{_each([c[-1] for c in curves])}"]
+    return "\n".join(lines)
+
+
+def _each(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{x:.2f}" for x in numbers)
 
 
 def went_on(results: Results) -> str:
