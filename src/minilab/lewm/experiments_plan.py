@@ -61,14 +61,15 @@ def card(recipe: Recipe, config: model.LeWMConfig, *, steps: int, lam: float = 0
 
 
 PUSHT = card(Recipe("pusht", 3000, steps=200, shard=125), model.compact(10), steps=40_000, lam=0.3, swift=True)
+CUBE = card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000)
 SUCCESS = {
     "cpu": SuccessPreset("cpu", (QUICK,), arms=("sigreg", "chance"), device="cpu"),
     "two-cores": SuccessPreset("two-cores", (rooms(tasks=100), disc(tasks=60)), arms=ONE_TOKEN, device="cpu"),
     "two-cores-tokens": SuccessPreset("two-cores-tokens", (rooms(tasks=40),), arms=("frozen_learned",), far=NEVER,
                                       device="cpu"),  # many tokens plan ten times as long
     "two-cores-cube": SuccessPreset("two-cores-cube", (cube(tasks=100),), arms=ONE_TOKEN, far=NEVER, device="cpu"),
-    "two-cores-cube-tokens": SuccessPreset("two-cores-cube-tokens", (cube(tasks=40),), arms=("frozen_learned",),
-                                           far=NEVER, device="cpu"),
+    "two-cores-cube-tokens": SuccessPreset("two-cores-cube-tokens", (cube(tasks=100, seeds=(0, 1, 2)),),
+                                           arms=("frozen_learned",), far=NEVER, device="cpu"),
     "gpu": SuccessPreset("gpu", (
         replace(rooms(episodes=10_000, steps=2000), seeds=(0, 1, 2), tasks=200),
         replace(disc(episodes=5000, steps=6000), seeds=(0, 1, 2), tasks=200)), device="cuda"),
@@ -78,9 +79,10 @@ SUCCESS = {
     "gpu-pusht-tokens": SuccessPreset(
         "gpu-pusht-tokens", (replace(with_learning(PUSHT, steps=10_000), tasks=100),), arms=("frozen_learned",),
         far=NEVER, threads=4, device="cuda"),
-    "gpu-cube": SuccessPreset("gpu-cube", (
-        card(Recipe("cube", 3000, steps=200, shard=125), model.compact(20), steps=20_000),),
-        arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator takes as many
+    "gpu-cube": SuccessPreset("gpu-cube", (CUBE,), arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator's, too
+    "gpu-cube-tokens": SuccessPreset(
+        "gpu-cube-tokens", (replace(with_learning(CUBE, steps=10_000), tasks=100),), arms=("frozen_learned",),
+        far=NEVER, threads=8, device="cuda"),
 }
 
 
