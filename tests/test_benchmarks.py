@@ -1,25 +1,33 @@
-"""The benchmark scripts run from end to end, here on a random pair that takes seconds."""
+"""The benchmark scripts run from end to end, here on what takes seconds."""
 
 import importlib.util
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from minilab.core.device import hardware
+from minilab.ensembles.study import QUICK
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative import data
 from minilab.speculative.pairs import Pair
 
 
-@pytest.fixture
-def script():
-    path = Path(__file__).parents[1] / "benchmarks/speculative.py"
-    spec = importlib.util.spec_from_file_location("benchmark_speculative", path)
+def loaded(name: str):
+    path = Path(__file__).parents[1] / f"benchmarks/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def script():
+    return loaded("speculative")
 
 
 @pytest.fixture
@@ -58,3 +66,19 @@ def test_benchmark_refuses_to_time_decodings_that_differ(script):
     script.require_same(same)
     with pytest.raises(SystemExit, match="assisted decodes prompt 0"):
         script.require_same({**same, "assisted": lambda: [[1, 3]]})
+
+
+def test_members_learn_as_named_peers_do_and_are_timed_beside_them(monkeypatch, tmp_path, capsys):
+    script = loaded("ensembles")
+    small = replace(script.PRESETS["cpu"], study=QUICK.on(8192), size=0, K=3, steps=96)
+    losses = {name: train() for name, train in script.trainings(small, torch.device("cpu")).items()}
+    assert losses["members"].shape == (3, 96)
+    assert losses["members"][:, -8:].mean() < losses["members"][:, :8].mean() - 0.1  # they learn
+    script.require_same(losses, small)
+    with pytest.raises(SystemExit, match="torch.func are up to 0.001 nats off"):
+        script.require_same(losses | {"torch.func": losses["members"] + 1e-3}, small)
+    monkeypatch.setitem(script.PRESETS, "cpu", replace(small, steps=4))
+    script.main(["--repeats", "1", "--records", str(tmp_path)])
+    results = json.loads((tmp_path / "ensembles/benchmark.cpu.json").read_text())["results"]
+    assert results["ratios"].keys() == script.RATIOS.keys() and all(r["low"] > 0 for r in results["ratios"].values())
+    assert "members / transformers" in capsys.readouterr().out

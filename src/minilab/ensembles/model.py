@@ -70,10 +70,11 @@ class StackedEmbedding(nn.Module):
 STACKED = {nn.Linear: StackedLinear, RMSNorm: StackedRMSNorm, nn.Embedding: StackedEmbedding}
 
 
-def token_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], targets: Int[Tensor, "n"]
-               ) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of one member's last states, computed in float32."""
-    return F.cross_entropy(F.linear(states, head).float(), targets)
+def token_losses(states: Float[Tensor, "K n D"], heads: Float[Tensor, "K V D"], targets: Int[Tensor, "K n"]
+                 ) -> Float[Tensor, "K"]:
+    """Mean cross-entropy in nats of each member's last states, computed in float32."""
+    logits = torch.bmm(states, heads.mT).float()  # K n V
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape).mean(dim=1)
 
 
 def _plain(fn: Callable) -> Callable:
@@ -123,12 +124,11 @@ class Stack(nn.Module):
         """Mean cross-entropy in nats of each token of a window given those before it, a mean a member.
 
         With `read` the members read that in the place of the windows' tokens, and are to predict the windows still.
-        One member's logits at a time: they stay in the processor's cache, as those of all would not.
         """
-        targets = windows[..., 1:].flatten(1)  # K BT
-        states, loss = self.states(windows[..., :-1] if read is None else read), self.part(token_loss)
-        each = zip(states.unbind(), self.folded.head.weight.unbind(), targets.unbind(), strict=True)
-        return torch.stack([loss(*of_one) for of_one in each])
+        at_once = self.K if windows.is_cuda else 1  # one's logits fit a processor's cache; a GPU likes large kernels
+        states, loss = self.states(windows[..., :-1] if read is None else read), self.part(token_losses)
+        parts = (x.split(at_once) for x in (states, self.folded.head.weight, windows[..., 1:].flatten(1)))
+        return torch.cat([loss(*some) for some in zip(*parts, strict=True)])
 
     def states(self, tokens: Int[Tensor, "K B T"]) -> Float[Tensor, "K BT D"]:
         """What each member's head reads."""
