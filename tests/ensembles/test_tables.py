@@ -143,20 +143,21 @@ def test_what_is_saved_is_told_by_tokens_with_and_without_a_law():
     assert told[:5] == ["512 tokens: standard 5.000 (9k)",
                         "   regularized: best 4.800 (9k), 2.00 times the text; by the law 1.25",
                         "      limit 4.700, by the law 1.50; open to 4.75 by misfit",
-                        "   joint: best 4.600 (95k), 4.00 times the text; by the law 2.00",
+                        "   joint: best 4.600 (95k), 4.00 times the text, beyond; by the law 2.00",
                         "      limit 4.500, by the law never; open to 4.75 by misfit"]
     assert told[6] == "   regularized: best 4.800 (9k), 1.00 times the text; by the law 1.25"
-    assert told[10:] == ["joint over tokens: exponent 0.25, E 2.00, off by 0.020",
+    assert told[10:] == ["joint limits over tokens: exponent 0.25, E 2.00, off by 0.020",
                          "   from count to count, measured: 0.00 less"]
 
 
 def test_where_searches_ended_is_told_from_the_least_tokens_to_the_most():
     def row(loss, decay):
         return {"regularized": {"sizes": {"9k": {"loss": loss, "weight_decay": decay, "time_scale": 0.5 / decay}}},
+                "standard": {"sizes": {"9k": {"loss": loss + 0.125}}},
                 "joint": {"curves": {"9k": [loss + 0.5, loss + 0.25, loss]}}}
 
     told = tables.tuned({"parameters": [9000], "rows": {"1024": row(4.0, 0.4), "512": row(5.0, 0.8)}}).splitlines()
-    assert told == ["9k: decay 0.8, 0.4; memory in epochs 0.62, 1.2", "   one tuned 5.00, 4.00",
+    assert told == ["9k: decay 0.8, 0.4; memory in epochs 0.62, 1.2", "   standard 5.12, 4.12; tuned 5.00, 4.00",
                     "   one by the rule 5.50, 4.50; 3 of them 5.00, 4.00"]
 
 

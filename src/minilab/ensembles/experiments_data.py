@@ -47,7 +47,7 @@ def data(preset: DataPreset) -> Record:
     studies = [moved(preset.study, tokens) for tokens in preset.tokens]
     found = searched(studies, ("standard", "regularized"), device)
     preset.study.carry([run for study, recipes in zip(studies, found, strict=True)
-                        for run in joined_runs(study, recipes["regularized"], preset.K)], device, keep=True)  # at once
+                        for run in joined_runs(study, recipes["regularized"], preset.K)], device, keep=True)  # all at once
     for tokens, study, recipes in zip(preset.tokens, studies, found, strict=True):
         usual, heavy = recipes["standard"], recipes["regularized"]
         curves, _ = joined(study, heavy, preset.K, device)

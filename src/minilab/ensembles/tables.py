@@ -131,14 +131,16 @@ def saved(results: Results) -> str:
         lines.append(f"{int(n):,} tokens: standard {row['standard']['loss']:.3f} ({best['standard']})")
         for recipe in ("regularized", "joint"):
             found, times = row[recipe], results["efficiency"][n]
-            between = efficiency_between(found["best"], tokens, usual, at=int(n))
+            between = f"{efficiency_between(found['best'], tokens, usual, at=int(n)):.2f} times the text"
+            between += ", beyond" if found["best"] < min(usual) else ""
             limit = Interval(*found["law"]["profile"], 0.95, *found["law"]["open"])
-            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between:.2f} times the text; by the "
-                      f"law {_times(times[f'{recipe}, nothing extrapolated'])}",
+            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between}; by the law "
+                      f"{_times(times[f'{recipe}, nothing extrapolated'])}",
                       f"      limit {found['loss']:.3f}, by the law {_times(times[recipe])}; {_told(limit)} by misfit"]
     for recipe, law in results["laws"].items():
         losses = np.array([row[recipe].get("best", row[recipe]["loss"]) for row in rows.values()])
-        lines += [f"{recipe} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
+        what = "losses" if recipe == "standard" else "limits"
+        lines += [f"{recipe} {what} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
                   f"{np.abs(law['residuals']).max():.3f}",
                   f"   from count to count, measured: {_each(losses[:-1] - losses[1:])} less"]
     return "\n".join(lines)
@@ -146,7 +148,7 @@ def saved(results: Results) -> str:
 
 def tuned(results: Results) -> str:
     """Of `ensembles/data`, for each size and from the least tokens to the most: where the regularized recipe's search
-    ended, and the loss there, beside that of one member by the rule and of all."""
+    ended, and the loss there, beside that of the standard recipe, of one member by the rule and of all."""
     _, rows = zip(*sorted((int(n), row) for n, row in results["rows"].items()), strict=True)
     lines = []
     for name in map(named, results["parameters"]):
@@ -154,7 +156,8 @@ def tuned(results: Results) -> str:
         curves = [row["joint"]["curves"][name] for row in rows]
         decays, memories = (", ".join(f"{f[key]:.2g}" for f in found) for key in ("weight_decay", "time_scale"))
         lines += [f"{name}: decay {decays}; memory in epochs {memories}",
-                  f"   one tuned {_each([f['loss'] for f in found])}",
+                  f"   standard {_each([row['standard']['sizes'][name]['loss'] for row in rows])}; tuned "
+                  f"{_each([f['loss'] for f in found])}",
                   f"   one by the rule {_each([c[0] for c in curves])}; {len(curves[0])} of them "
                   f"{_each([c[-1] for c in curves])}"]
     return "\n".join(lines)
