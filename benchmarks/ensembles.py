@@ -62,7 +62,7 @@ def benchmark(preset: Preset) -> Record:
     started, device = time.perf_counter(), pick_device(preset.device)
     contestants = trainings(preset, device)
     with warnings.catch_warnings(action="ignore"):  # of slow attention, see above
-        require_same({name: train() for name, train in contestants.items()}, preset)
+        apart = require_same({name: train() for name, train in contestants.items()}, preset)
         seconds = interleaved(contestants, repeats=preset.repeats, device=device)
     ratios = {name: spread([b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)])
               for name, (ours, theirs) in RATIOS.items()}
@@ -70,7 +70,7 @@ def benchmark(preset: Preset) -> Record:
     tokens = preset.K * preset.steps * task.batch * task.data.length
     rates = {name: spread([tokens / s for s in found]) for name, found in seconds.items()}
     record = Record.new(experiment="ensembles/benchmark", preset=preset, started=started,
-                        results={"ratios": ratios, "per_s": rates})
+                        results={"ratios": ratios, "per_s": rates, "apart": apart})
     record.provenance["command"] = f"python benchmarks/ensembles.py --device {preset.device}"
     return record
 
@@ -165,12 +165,14 @@ def go(optimizer: torch.optim.Optimizer, lr: float) -> None:
     optimizer.zero_grad()
 
 
-def require_same(losses: dict[str, Tensor], preset: Preset) -> None:
-    """SystemExit if one way's losses are not the others'."""
+def require_same(losses: dict[str, Tensor], preset: Preset) -> dict[str, float]:
+    """By how many nats losses are off ours at most. SystemExit if that is more than roundings."""
     most = 5e-2 if preset.study.precision == "bf16" else 1e-4
-    for name, found in losses.items():
-        if (apart := float((found - losses["members"]).abs().max())) > most:
-            raise SystemExit(f"losses by {name} are up to {apart:.2g} nats off ours: nothing was timed")
+    apart = {name: float((losses[name] - losses["members"]).abs().max()) for name in RATIOS}
+    for name, gap in apart.items():
+        if gap > most:
+            raise SystemExit(f"losses by {name} are up to {gap:.2g} nats off ours: nothing was timed")
+    return apart
 
 
 def table(record: Record) -> str:

@@ -46,8 +46,9 @@ def data(preset: DataPreset) -> Record:
     N, rows = [parameters(model) for model in preset.study.models], {}
     studies = [moved(preset.study, tokens) for tokens in preset.tokens]
     found = searched(studies, ("standard", "regularized"), device)
-    preset.study.carry([run for study, recipes in zip(studies, found, strict=True)
-                        for run in joined_runs(study, recipes["regularized"], preset.K)], device, keep=True)  # all at once
+    trainings = [run for study, recipes in zip(studies, found, strict=True)
+                 for run in joined_runs(study, recipes["regularized"], preset.K)]
+    preset.study.carry(trainings, device, keep=True)  # all at once: they go side by side
     for tokens, study, recipes in zip(preset.tokens, studies, found, strict=True):
         usual, heavy = recipes["standard"], recipes["regularized"]
         curves, _ = joined(study, heavy, preset.K, device)
