@@ -67,10 +67,10 @@ def extras(preset: ExtrasPreset) -> Record:
     started, device = time.perf_counter(), str(pick_device(preset.device))
     study, task = preset.study, preset.study.task(preset.size)
     places = sorted(preset.chained, key=lambda place: -place.epochs)
+    once, alone = batch_runs(preset), [runs_at(task, place, range(preset.K)) for place in places]
+    study.carry([run for runs in (*alone, *once.values()) for run in runs], device, keep=True)  # they go side by side
     apart = [_apart(ensemble(study, task, place, preset.K, device)[0], task) for place in places]
     tuned = study.carry(runs_at(task, preset.tuned, preset.seeds), device)
-    once = batch_runs(preset)
-    study.carry([run for runs in once.values() for run in runs], device)  # all at once: they go side by side
     jobs = [partial(_chained, preset, place, i, device) for place in places for i in range(preset.chains)]
     jobs += [partial(_changed, preset, name, device) for name in (HIDDEN, *MASKS)]  # the longest first
     done = list(progress(parallel_map(_call, jobs, workers=study.workers), desc="trainings", total=len(jobs),
