@@ -168,6 +168,8 @@ RIGHT_ANSWERS = [
     ("q3", "flow", FLOW),
     ("q3", "an optimizer's flow", SGD),
     ("q3", "flattened", FLATTENED),
+    ("q3", "in double precision", FLATTENED.replace("svd(A,", "svd(A.double(),").replace(
+        "z @ Q @ Q.T", "(z.double() @ Q @ Q.T).to(z.dtype)")),
     ("q4", "by the covariance", COLLAPSED),
     ("q4", "in single precision", COLLAPSED.replace("z = z.double()", "z = z - z.mean((0, 1))")
      .replace("1e-9", "1e-6")),
@@ -182,6 +184,10 @@ RIGHT_ANSWERS = [
     ("q6", "problem by problem", CEM.replace("noise = torch.randn(shape[0], samples, *shape[1:], generator=generator)",
      "noise = torch.stack([torch.randn(samples, *shape[1:], generator=generator) for _ in range(shape[0])])")),
     ("q7", "film_score", FILM),
+    ("q7", "by running sums", FILM.replace(
+        "means = [traces[:, i : i + window].sum(1) / window for i in range(L - window + 1)]",
+        "sums = torch.cat((torch.zeros(B, 1), traces.cumsum(1)), dim=1)\n"
+        "        means = list(((sums[:, window:] - sums[:, :-window]) / window).unbind(1))")),
     ("q7", "alarm_level", LEVEL),
     ("q7", "alarms", ALARMS),
 ]  # fmt: skip
