@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from instructor import (
     cases,
     check_points,
@@ -121,6 +122,23 @@ GREEDY = """
             if best == here:
                 return best, known[best] == known[best]
     """
+SINGLE = """
+    def ensemble_loss(logp, targets, chosen, average):
+        if len(chosen) == 0 or average not in ("logits", "probabilities"):
+            raise ValueError(f"{chosen}, {average}")
+        part = logp[list(chosen)]
+        if average == "logits":
+            together = part.mean(0).log_softmax(-1)
+        else:
+            together = part.logsumexp(0) - torch.log(torch.tensor(len(chosen)))
+        return torch.tensor([-float(row[y]) for row, y in zip(together, targets)]).mean()
+    """
+SINGLE_CURVE = """
+    def k_curve(logp, targets, average):
+        of = lambda chosen: ensemble_loss(logp, targets, chosen, average)
+        sizes = range(1, len(logp) + 1)
+        return [torch.tensor([of(c) for c in combinations(range(len(logp)), k)]).mean().item() for k in sizes]
+    """
 LOSS = """
     def ensemble_loss(logp, targets, chosen, average):
         chosen = list(chosen)
@@ -189,7 +207,7 @@ INTERVAL = """
     """
 OVERLAP = """
     def overlap(train, valid, n):
-        if not 1 <= n <= train.shape[1] or n > valid.shape[1] or train.shape[0] == 0:
+        if not 1 <= n <= train.shape[1] or n > valid.shape[1] or not len(train) or not len(valid):
             raise ValueError(f"runs of {n}")
         seen = set()
         for page in train.tolist():
@@ -203,7 +221,7 @@ OVERLAP = """
     """
 UNFOLD = """
     def overlap(train, valid, n):
-        if n < 1 or n > train.shape[1] or n > valid.shape[1] or len(train) < 1:
+        if n < 1 or n > train.shape[1] or n > valid.shape[1] or min(len(train), len(valid)) < 1:
             raise ValueError("no run")
         seen = set(map(tuple, train.unfold(1, n, 1).flatten(0, 1).tolist()))
         cut = valid.unfold(1, n, 1)
@@ -211,7 +229,7 @@ UNFOLD = """
         return hits.view(cut.shape[:2]).double().mean(1)
     """
 ENTRY = """
-    entry = {"members": 3, "dim": 20, "weight_decay": 1.6}
+    entry = {"members": 3, "dim": 20, "weight_decay": 0.8}
     """
 # As good as the solutions, and written in another way.
 RIGHT_ANSWERS = [
@@ -223,6 +241,8 @@ RIGHT_ANSWERS = [
     ("q2", "by values in place of numbers", GREEDY),
     ("q3", "member by member", LOSS),
     ("q3", "subsets as bits", CURVE),
+    ("q3", "in float32", SINGLE),
+    ("q3", "means in float32", SINGLE_CURVE),
     ("q4", "c first", PREDICT),
     ("q4", "one more at a time", MEMBERS),
     ("q5", "exponent by exponent", PROFILE),
@@ -310,6 +330,7 @@ WRONG_ANSWERS = [
     ("q4", "no member", PREDICT, ("or K < 1", ""), {LAWS}),
     ("q4", "one too few", MEMBERS, ("return K", "return max(1, K - 1)"), {FEWEST}),
     ("q4", "rounded down", MEMBERS, ("K += 1", "break"), {FEWEST}),
+    ("q4", "below, not at most", MEMBERS, ("c / K > loss", "c / K >= loss"), {FEWEST}),
     ("q4", "out of reach is an error", MEMBERS, ("return math.inf", "raise ValueError(loss)"), {FEWEST}),
     ("q4", "a float", MEMBERS, ("return K", "return float(K)"), {FEWEST}),
     ("q5", "A may be negative", PROFILE, ("torch.relu(above @ z / (z @ z))", "above @ z / (z @ z)"), {SQUARES, TRUE}),
@@ -339,14 +360,17 @@ WRONG_ANSWERS = [
      {RUNS, COPY, SEARCH}),
     ("q7", "one share for all", OVERLAP, ("return shares", "return [sum(shares) / len(shares)]"),
      EVERY_OVERLAP - {COPY}),
-    ("q7", "any n", OVERLAP, ("not 1 <= n <= train.shape[1] or n > valid.shape[1] or train.shape[0] == 0", "False"),
+    ("q7", "any n", OVERLAP, ("not 1 <= n <= train.shape[1] or n > valid.shape[1] or not len(train)", "not len(train)"),
      {MANY}),
+    ("q7", "no window to learn from", OVERLAP, ("or not len(train)", ""), {MANY}),
+    ("q7", "no window to judge", OVERLAP, ("or not len(valid)", ""), {MANY}),
 ]  # fmt: skip
 # The same for the competition, where the course trains what the answer says.
 WRONG_ENTRIES = [
-    ("q8", "the baseline", ENTRY, ("\"members\": 3, \"dim\": 20, \"weight_decay\": 1.6", ""), EVERY_ENTRY),
-    ("q8", "one model, tuned", ENTRY, ("\"members\": 3, \"dim\": 20, \"weight_decay\": 1.6",
+    ("q8", "the baseline", ENTRY, ("\"members\": 3, \"dim\": 20, \"weight_decay\": 0.8", ""), EVERY_ENTRY),
+    ("q8", "one model, tuned", ENTRY, ("\"members\": 3, \"dim\": 20, \"weight_decay\": 0.8",
      "\"epochs\": 16, \"weight_decay\": 3.2"), {GOOD}),
+    ("q8", "members alone", ENTRY, ("\"members\": 3, \"dim\": 20, \"weight_decay\": 0.8", "\"members\": 4"), {GOOD}),
     ("q8", "too dear", ENTRY, ("\"members\": 3", "\"members\": 30"), EVERY_ENTRY),
     ("q8", "a name that there is not", ENTRY, ("weight_decay", "decay"), EVERY_ENTRY),
     ("q8", "an odd width", ENTRY, ("20", "18"), EVERY_ENTRY),
@@ -362,6 +386,13 @@ def test_a_wrong_answer_loses_exactly_the_marks_it_should(lab, solved, wrong):
 @pytest.mark.parametrize("right", cases(RIGHT_ANSWERS, slow="q8"))
 def test_other_right_answers_earn_all(lab, solved, right):
     assert failing_with(lab, solved, right[0], right[2]) == set()
+
+
+def test_the_fewest_members_are_right_where_the_law_meets_the_loss(solved):
+    g, predicted, members_for = torch.Generator().manual_seed(0), solved["predicted"], solved["members_for"]
+    for one, gain, K in torch.rand(2000, 3, generator=g).double().tolist():
+        one, two, K = 3 + one, 3 + one - gain - 0.01, 2 + int(99 * K)
+        assert members_for(predicted(one, two, K), one, two) == K
 
 
 def test_each_hidden_test_rejects_two_wrong_answers(lab):

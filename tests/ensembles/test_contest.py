@@ -45,6 +45,12 @@ def test_an_entry_that_cannot_be_trained_is_refused(wrong):
         Entry(**wrong).runs  # noqa: B018
 
 
+@pytest.mark.parametrize("huge", [{"members": 10**9}, {"epochs": 10**9}, {"layers": 10**9}, {"dim": 4 * 10**9}])
+def test_an_entry_that_nobody_could_hold_in_memory_is_refused_at_once(huge):
+    with pytest.raises(ValueError, match="take fewer epochs or members"):
+        Entry(**huge)
+
+
 def test_the_score_is_the_loss_of_what_the_entry_says():
     train, held = split(3)
     entry = Entry(dim=8, epochs=1, lr=0.02, weight_decay=0.5)
@@ -57,6 +63,28 @@ def test_an_entry_is_read_from_the_last_line_that_gives_it(tmp_path):
     path = notebook(tmp_path / "ada.ipynb", "%pip install x\nentry = {'members': 1}", "entry = {'members': 2}",
                     "# tried\nloss = 5.3\nentry = {\n    'members': 3, 'lr': 2e-2,\n}", "print(entry['members'])")
     assert read_entry(path) == Entry(members=3, lr=0.02)
+
+
+@pytest.mark.parametrize("later", [
+    "entry['members'] = 4", "entry.update(members=4)", "for members in (1, 4):\n    entry = {'members': members}",
+    "entry |= {'members': 4}", "del entry", "if True:\n    entry = {'members': 4}", "entry: dict = {'members': 4}",
+    "%%time\nentry = {'members': 4}", "%time entry = {'members': 4}",
+    "%%time\nentry['members'] = 4", "entry, loss = {'members': 4}, 5.3",
+])  # fmt: skip
+def test_an_entry_that_may_be_changed_later_is_refused(tmp_path, later):
+    path = notebook(tmp_path / "fay.ipynb", "entry = {'members': 2}", later)
+    with pytest.raises(ValueError, match="may change its entry"):
+        read_entry(path)
+    assert read_entry(notebook(path, later, "entry = {'members': 2}")) == Entry(members=2)
+
+
+@pytest.mark.parametrize("later", [
+    "score(Entry(**entry), 0)", "%time score(Entry(**entry), seed=0)", "mine = Entry(**entry)",
+    "for d in (0.1, 0.4):\n    print(entry | {'lr': d})", "entry == {'members': 4}", "entries = [entry]",
+    "def test(entry):\n    assert entry", "%%time\nentry == 1", "other['entry'] = entry.get('members')",
+])  # fmt: skip
+def test_an_entry_that_is_only_used_later_is_read(tmp_path, later):
+    assert read_entry(notebook(tmp_path / "gus.ipynb", "entry = {'members': 2}", later)) == Entry(members=2)
 
 
 @pytest.mark.parametrize("cell, said", [
@@ -83,7 +111,17 @@ def test_the_leaderboard_ranks_by_loss_and_keeps_the_broken_ones(tmp_path, monke
                                               "dan.ipynb", "eve.ipynb"]
     assert [row["loss"] for row in table] == ["3.0000", "5.0000", "6.0000", "nan", "nan", "nan"]
     assert [bool(row["error"]) for row in table] == [False] * 3 + [True] * 3
+    assert [row["rank"] for row in table] == ["1", "2", "3", "", "", ""]
     assert table[2]["entry"] == str(BASELINE) and table[4]["error"] == "diverged"
+
+
+def test_entries_within_chance_share_a_rank(tmp_path, monkeypatch):
+    losses = {1: 5.5, 2: 5.3, 3: 5.29, 4: 5.275}
+    monkeypatch.setattr(contest, "score", lambda entry, seed: losses[entry.members])
+    for members in (2, 3, 4):
+        notebook(tmp_path / f"{members}.ipynb", f"entry = {{'members': {members}}}")
+    with open(leaderboard(tmp_path, tmp_path / "ranks.csv", seed=1), newline="", encoding="utf-8") as file:
+        assert [row["rank"] for row in csv.DictReader(file)] == ["1", "1", "2", "4"]
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

@@ -4,7 +4,7 @@ An entry is a handful of numbers, and the course trains it. So nothing that a st
 can look at what is held out. Notable:
 
 - A seed draws both the text to learn from and the windows that are held out. Students tune on seed 0. With another seed
-  an entry shows what of its tuning was luck with those windows.
+  an entry shows what of its tuning was luck with those windows, of which one in ten comes again.
 - What is limited is arithmetic, not parameters or members: a larger model, more of them and more epochs compete.
 
 Shapes: K members, n and m windows of T tokens and one more.
@@ -13,6 +13,7 @@ Shapes: K members, n and m windows of T tokens and one more.
 import ast
 import csv
 import functools
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from minilab.ensembles.study import sized
 DATA = Data(8192, length=64, valid_tokens=32_768)
 BATCH = 2  # windows a step: 64 steps an epoch
 BUDGET = 3.5e10  # floating-point operations of a training, of all members together
+LEVEL = 0.02  # nats: twice what other seeds of the members move a loss by
+GIVES = re.compile(r"\bentry\s*(\[[^]]*\]\s*)?[|]?=(?!=)")  # in a cell that is no Python
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,21 @@ class Entry:
             raise ValueError(f"the entry costs {self.flops:.2e} operations of {BUDGET:.2e}: take fewer epochs or "
                              "members, or a smaller model")
 
+    def run(self, k: int) -> Run:
+        """The training of member k. Members differ by their seed."""
+        task = Task(DATA, sized(self.dim, self.layers, vocab=DATA.vocab, length=DATA.length), BATCH)
+        return Run(task, self.epochs, Hyper(self.lr, self.weight_decay, k, k))
+
     @property
     def runs(self) -> list[Run]:
-        """One for each member, which differ by their seed."""
-        task = Task(DATA, sized(self.dim, self.layers, vocab=DATA.vocab, length=DATA.length), BATCH)
-        return [Run(task, self.epochs, Hyper(self.lr, self.weight_decay, k, k)) for k in range(self.members)]
+        return [self.run(k) for k in range(self.members)]
 
     @property
     def flops(self) -> float:
-        return sum(run.flops for run in self.runs)
+        return self.members * self.run(0).flops  # without a list of members: an entry may ask for a billion
 
 
-BASELINE = Entry()  # one model with a decay of 0.1, at its best number of epochs
+BASELINE = Entry(lr=3e-3)  # one model with a decay of 0.1, at the better of two rates and its best number of epochs
 
 
 def split(seed: int) -> tuple[Int64[Tensor, "n T1"], Int64[Tensor, "m T1"]]:
@@ -95,20 +101,28 @@ def score(entry: Entry, seed: int) -> float:
 
 
 def read_entry(notebook: Path) -> Entry:
-    """The last `entry = {...}` of a notebook, taken as text. Raises ValueError if there is none, or it is no entry."""
+    """The last `entry = {...}` of a notebook, taken as text. Raises ValueError if there is none, if it is no entry, and
+    if what follows may change it, since then another entry would be ranked than the student's.
+    """
     import nbformat
 
-    found = None
+    found, doubt = None, ""
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type != "code" or "entry" not in cell.source:
             continue
         try:
             statements = ast.parse(cell.source).body
         except SyntaxError:  # a magic, or a cell that the student left broken
+            doubt = cell.source if GIVES.search(cell.source) else doubt
             continue
         for line in statements:
             if isinstance(line, ast.Assign) and any(getattr(name, "id", "") == "entry" for name in line.targets):
-                found = line.value
+                found, doubt = line.value, ""
+            elif any(map(_changes, ast.walk(line))):
+                doubt = ast.unparse(line)
+    if doubt:
+        raise ValueError(f"{notebook.name} may change its entry in {doubt[:200]!r}: write one dict, in a cell without "
+                         "magics, and change it nowhere else")
     if found is None:
         raise ValueError(f"no line `entry = {{...}}` in {notebook.name}: the entry is one dict, written out")
     try:
@@ -118,10 +132,21 @@ def read_entry(notebook: Path) -> Entry:
         raise ValueError(f"{ast.unparse(found)[:200]} is no entry ({error}): write numbers for {names}") from error
 
 
+def _changes(node: ast.AST) -> bool:
+    """Whether it gives `entry` another value, or something in it, or calls what changes a dict."""
+    if isinstance(node, ast.Call):
+        node = node.func
+        changes = getattr(node, "attr", "") in ("clear", "pop", "popitem", "setdefault", "update")
+    else:
+        changes = isinstance(getattr(node, "ctx", None), ast.Store | ast.Del)
+    return changes and getattr(getattr(node, "value", node), "id", "") == "entry"
+
+
 def leaderboard(submissions: Path, out: Path, *, seed: int) -> Path:
     """Rank the notebooks in a folder, and the course's baseline, in a CSV file; return its path.
 
-    Take a seed that students do not know. An entry that cannot be read or trained stands last, with the reason.
+    Take a seed that students do not know. A rank counts those who are better by more than `LEVEL`, so that others share
+    it. An entry that cannot be read or trained stands last, without a rank and with the reason.
     """
     files = sorted(Path(submissions).rglob("*.ipynb"))
     if not files:
@@ -139,5 +164,7 @@ def leaderboard(submissions: Path, out: Path, *, seed: int) -> Path:
     with replacing(Path(out)) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["rank", "file", "loss", "entry", "error"])
-        table.writerows([i + 1, name, f"{loss:.4f}", entry, error] for i, (loss, name, entry, error) in enumerate(rows))
+        for loss, name, entry, error in rows:
+            rank = 1 + sum(other < loss - LEVEL for other, *_ in rows) if loss == loss else ""
+            table.writerow([rank, name, f"{loss:.4f}", entry, error])
     return Path(out)
