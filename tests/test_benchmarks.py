@@ -68,6 +68,7 @@ def test_benchmark_refuses_to_time_decodings_that_differ(script):
         script.require_same({**same, "assisted": lambda: [[1, 3]]})
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_members_learn_as_named_peers_do_and_are_timed_beside_them(monkeypatch, tmp_path, capsys):
     script = loaded("ensembles")
     small = replace(script.PRESETS["cpu"], study=QUICK.on(8192), size=0, K=3, steps=96)
