@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilab.ensembles.model import Stack, seeded, stack
+from minilab.ensembles.model import Stack, seeded, stack, token_losses
 from minilab.nn.transformer import Transformer, TransformerConfig
 from minilab.speculative.decoding import autoregressive, collect
 from minilab.speculative.sampling import GREEDY
@@ -53,6 +53,20 @@ def test_losses_and_their_gradients_are_those_of_the_single_models():
         torch.testing.assert_close(losses[k], loss)
         for name, p in single.named_parameters():
             torch.testing.assert_close(named[name].grad[k], p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_all_members_in_one_product_are_those_of_one_at_a_time():
+    """A GPU takes all at once, a processor one after another."""
+    states, heads = torch.randn(3, 10, 4).requires_grad_(), torch.randn(3, 7, 4).requires_grad_()
+    targets = torch.randint(7, (3, 10))
+    together = token_losses(states, heads, targets)
+    for k in range(3):
+        torch.testing.assert_close(together[k], F.cross_entropy(states[k] @ heads[k].T, targets[k]))
+    slopes = torch.autograd.grad(together.sum(), (states, heads))
+    apart = torch.cat([token_losses(*part) for part in zip(states.split(1), heads.split(1), targets.split(1),
+                                                           strict=True)])
+    for slope, alone in zip(slopes, torch.autograd.grad(apart.sum(), (states, heads)), strict=True):
+        torch.testing.assert_close(slope, alone)
 
 
 def test_a_window_of_one_token_sees_no_other():
