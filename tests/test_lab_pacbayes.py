@@ -208,6 +208,7 @@ RIGHT_ANSWERS = [
     ("q3", "half a count to begin with", MESSAGE),
     ("q3", "by gamma functions", GAMMA),
     ("q4", "with a minimum", FAILURES),
+    ("q4", "a risk in single precision", FAILURES.replace("< risk[best]:", "< risk[best].item():")),
     ("q4", "all data sets together", TOGETHER),
     ("q4", "term by term", CAUGHT),
     ("q4", "what lies below", BELOW),
