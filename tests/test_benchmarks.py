@@ -78,6 +78,11 @@ def test_members_learn_as_named_peers_do_and_are_timed_beside_them(monkeypatch, 
     script.require_same(losses, small)
     with pytest.raises(SystemExit, match="torch.func are up to 0.001 nats off"):
         script.require_same(losses | {"torch.func": losses["members"] + 1e-3}, small)
+    with monkeypatch.context() as patch:  # a peer whose embedding decays, too
+        patch.setattr(script, "decays", lambda name: "norm" not in name)
+        other = script.trainings(small, torch.device("cpu"))["transformers"]()
+        with pytest.raises(SystemExit, match="by transformers are up to"):
+            script.require_same(losses | {"transformers": other}, small)
     monkeypatch.setitem(script.PRESETS, "cpu", replace(small, steps=4))
     script.main(["--repeats", "1", "--records", str(tmp_path)])
     results = json.loads((tmp_path / "ensembles/benchmark.cpu.json").read_text())["results"]

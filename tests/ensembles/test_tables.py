@@ -9,6 +9,7 @@ import pytest
 from minilab.core.records import Record
 from minilab.ensembles import tables
 from minilab.ensembles.members import Hyper
+from minilab.ensembles.recipes import Place
 from minilab.ensembles.runs import Run, parameters
 from minilab.ensembles.study import QUICK
 
@@ -159,6 +160,22 @@ def test_where_searches_ended_is_told_from_the_least_tokens_to_the_most():
     told = tables.tuned({"parameters": [9000], "rows": {"1024": row(4.0, 0.4), "512": row(5.0, 0.8)}}).splitlines()
     assert told == ["9k: decay 0.8, 0.4; memory in epochs 0.62, 1.2", "   standard 5.12, 4.12; tuned 5.00, 4.00",
                     "   one by the rule 5.50, 4.50; 3 of them 5.00, 4.00"]
+
+
+def test_ends_of_searches_are_counted_beside_where_they_began():
+    def place(decay, *edge):
+        tried = [{"epochs": 8, "lr": 0.01, "weight_decay": w, "loss": 4.0 + abs(w - decay)} for w in (0.4, 0.8, 1.6)]
+        return {"epochs": 8, "lr": 0.01, "weight_decay": decay, "loss": 4.0, "losses": [4.0, 4.25], "at_edge": [*edge],
+                "tried": [*tried, {"epochs": 4, "lr": 0.01, "weight_decay": 0.4, "loss": 1.0}]}
+
+    row = {"standard": {"sizes": {"9k": place(0.4, "lr"), "95k": place(0.8)}},
+           "regularized": {"sizes": {"9k": place(0.8, "lr", "epochs"), "95k": place(0.8)}},
+           "joint": {"curves": {"9k": [4.5, 3.9], "95k": [4.5, 4.1]}}}
+    told = tables.ends({"parameters": [9000, 95_000], "rows": {"512": row}},
+                       {512: [Place(8, 0.01, 0.4), Place(16, 0.01, 0.8)]}).splitlines()
+    assert told == ["2 regularized searches, 1 with the decay where they began; members ahead in 1",
+                    "4 searches, at an end of the grid: epochs 1, lr 2",
+                    "95k: twice or half the decay worse by 0.400 to 0.800, seeds 0.25 apart"]
 
 
 def test_members_that_went_on_are_told_beside_those_that_began_apart():

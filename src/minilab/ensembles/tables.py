@@ -1,5 +1,6 @@
 """What the records of chapter 5 say, in lines of text: one size a line, one place a line, one law a line."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,6 +162,29 @@ def tuned(results: Results) -> str:
                   f"   one by the rule {_each([c[0] for c in curves])}; {len(curves[0])} of them "
                   f"{_each([c[-1] for c in curves])}"]
     return "\n".join(lines)
+
+
+def ends(results: Results, starts: Mapping[int, Sequence[Place]]) -> str:
+    """Of `ensembles/data`: how many searches ended where, regularized ones beside their `starts` by tokens and size. At
+    the largest size also by how much twice and half the decay are worse, in the seed that searches."""
+    names, kept, ahead, edges, worse, apart = list(map(named, results["parameters"])), 0, 0, Counter(), [], []
+    for tokens, places in starts.items():
+        usual, heavy, joint = (results["rows"][str(tokens)][recipe] for recipe in ("standard", "regularized", "joint"))
+        for name, place in zip(names, places, strict=True):
+            found = heavy["sizes"][name]
+            kept += found["weight_decay"] == place.weight_decay
+            ahead += joint["curves"][name][-1] < found["loss"]
+            edges.update(found["at_edge"] + usual["sizes"][name]["at_edge"])
+        apart += [max(row["sizes"][names[-1]]["losses"]) - min(row["sizes"][names[-1]]["losses"])
+                  for row in (usual, heavy)]
+        beside = {t["weight_decay"] / found["weight_decay"]: t["loss"] for t in found["tried"]
+                  if (t["epochs"], t["lr"]) == (found["epochs"], found["lr"])}
+        worse += [beside[times] - beside[1] for times in (0.5, 2) if times in beside]
+    n, at = len(starts) * len(names), ", ".join(f"{axis} {k}" for axis, k in sorted(edges.items())) or "none"
+    return (f"{n} regularized searches, {kept} with the decay where they began; members ahead in {ahead}\n"
+            f"{2 * n} searches, at an end of the grid: {at}\n"
+            f"{names[-1]}: twice or half the decay worse by {min(worse):.3f} to {max(worse):.3f}, "
+            f"seeds {max(apart):.2f} apart")
 
 
 def _each(numbers: Iterable[float]) -> str:
