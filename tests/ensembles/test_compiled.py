@@ -31,15 +31,16 @@ def differences(device: str, backend: str) -> dict[str, float]:
                      for compile in (False, True, True))
     found = {"losses": max(float((plain.losses - again.losses).abs()[:, :10].max()) for again in twice),
              "graphs": counters["stats"]["unique_graphs"]}
-    taught, teacher = windows[:12].unflatten(0, (3, 4)), seeded(TINY, (7, 8)).to(device)
-    off = []
-    for loss in (Stack.losses, Imitation(teacher, 1.0).losses):
+    teachers = [seeded(TINY, seeds).to(device) for seeds in ((7, 8), (7, 8, 9))]
+    taught, off = windows[:12].unflatten(0, (3, 4)), []
+    for loss in (Stack.losses, *(Imitation(teacher, 1.0, tutors=teacher.K == 3).losses for teacher in teachers)):
         grads = []
         for compiled in (False, True):
             stack = seeded(TINY, (0, 1, 2)).to(device)
             if compiled:
                 stack.compile_losses(backend=backend)
-                teacher.compile_losses(backend=backend)
+                for teacher in teachers:
+                    teacher.compile_losses(backend=backend)
             loss(stack, taught).sum().backward()
             grads.append(torch.cat([p.grad.flatten() for p in stack.parameters()]))
         off.append(float((grads[0] - grads[1]).abs().max() / grads[0].abs().max()))

@@ -15,7 +15,7 @@ from minilab.ensembles.distill import (
     Imitation,
     chain,
     distilled,
-    imitation_chain,
+    imitation_chains,
     invert,
     retention,
     sample_windows,
@@ -257,7 +257,7 @@ def test_imitation_pulls_a_student_to_its_teacher():
     plain = train_members(texts, CONFIG, hypers, run)
     near = train_members(texts, CONFIG, hypers, run, loss=Imitation(teacher, 5.0).losses)
     assert distance(near.model) < 0.5 * distance(plain.model)
-    assert near.unusual["loss"].startswith("<bound method Imitation.losses of Imitation(weight=5.0, teacher_sha256='")
+    assert near.unusual["loss"].startswith("<bound method Imitation.losses of Imitation(weight=5.0, tutors=False, ")
     with pytest.raises(ValueError, match="weight = 0.0"):
         Imitation(teacher, 0.0)
 
@@ -288,7 +288,7 @@ def test_imitation_pulls_on_logits_by_differences_of_probabilities():
 
 def test_a_chain_of_weight_0_is_independent_members():
     real, hypers, run = windows(16), [Hyper(1e-2, 0.5, k, k + 1) for k in range(3)], RunConfig(2, 4)
-    found = imitation_chain(real, CONFIG, hypers, run, weight=0.0)
+    (found,) = imitation_chains(real, CONFIG, [hypers], run, weight=0.0)
     together = train_members(real, CONFIG, hypers, run).model
     for k, hyper in enumerate(hypers):
         alone = train_members(real, CONFIG, [hyper], run).model
@@ -299,7 +299,7 @@ def test_a_chain_of_weight_0_is_independent_members():
 
 def test_in_an_imitation_chain_only_the_one_before_teaches_and_a_second_call_goes_on(tmp_path, monkeypatch):
     real, hypers, run = windows(16), [Hyper(1e-2, 0.5, k, k) for k in range(3)], RunConfig(2, 4)
-    found = imitation_chain(real, CONFIG, hypers, run, weight=1.5)
+    (found,) = imitation_chains(real, CONFIG, [hypers], run, weight=1.5)
     expected = train_members(real, CONFIG, hypers[:1], run).model
     for k, hyper in enumerate(hypers):
         if k:
@@ -320,10 +320,33 @@ def test_in_an_imitation_chain_only_the_one_before_teaches_and_a_second_call_goe
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(distill_module, "train_members", interrupted)
-        imitation_chain(real, CONFIG, hypers, kept, weight=1.5)
+        imitation_chains(real, CONFIG, [hypers], kept, weight=1.5)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["chain-0.safetensors", "chain-1.safetensors"]
-    again = imitation_chain(real, CONFIG, hypers, kept, weight=1.5)
+    (again,) = imitation_chains(real, CONFIG, [hypers], kept, weight=1.5)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), found.parameters(), strict=True))
+
+
+def test_chains_side_by_side_are_each_what_it_is_alone():
+    real, run = windows(16), RunConfig(2, 4)
+    chains = [[Hyper(lr, 0.5, k, k) for k in seeds] for lr, seeds in ((1e-2, (0, 1, 2)), (3e-3, (2, 0, 1)))]
+    together = imitation_chains(real, CONFIG, chains, run, weight=1.5)
+    for hypers, found in zip(chains, together, strict=True):
+        (alone,) = imitation_chains(real, CONFIG, [hypers], run, weight=1.5)
+        for a, b in zip(found.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="chains of 3, 2 members"):
+        imitation_chains(real, CONFIG, [chains[0], chains[1][:2]], run, weight=1.5)
+
+
+def test_a_tutor_teaches_one_student():
+    teachers, students = seeded(CONFIG, (5, 6, 7)), seeded(CONFIG, (0, 1, 2))
+    texts = windows(12).unflatten(0, (3, 4))
+    found = Imitation(teachers, 0.7, tutors=True).losses(students, texts)
+    for k in range(3):
+        alone = Imitation(stack([teachers.member(k)]), 0.7).losses(stack([students.member(k)]), texts[k : k + 1])
+        torch.testing.assert_close(found[k], alone[0])
+    with pytest.raises(ValueError, match="2 tutors of 3 students"):
+        Imitation(seeded(CONFIG, (5, 6)), 0.7, tutors=True).losses(students, texts)
 
 
 # What the student keeps.

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from minilab.ensembles.members import Hyper, Members, RunConfig, order, train_members
 from minilab.ensembles.model import Stack, stack, weights_sha256
-from minilab.nn.transformer import Transformer, TransformerConfig
+from minilab.nn.transformer import TransformerConfig
 
 AFTER_EPOCHS = 500_000  # samples' permutations count from here: an epoch's own would pair a real window with one sample
 
@@ -154,28 +154,28 @@ def chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers: Sequence
           generator: torch.Generator, *, w: float, pool: int, start_token: int | Int[Tensor, "pool"]) -> Stack:
     """Members one after another, each learning from the real windows and from `pool` samples of the one before.
 
-    NanoGPT Slowrun's chain hands on the probabilities instead (`imitation_chain`). With a checkpoint each member has a
+    NanoGPT Slowrun's chain hands on the probabilities instead (`imitation_chains`). With a checkpoint each member has a
     file of its own, numbered.
     """
-    def train(teacher: Stack | None, hyper: Hyper, own: RunConfig) -> Members:
+    def train(teacher: Stack | None, link: Sequence[Hyper], own: RunConfig) -> Members:
         if teacher is None:
-            return train_members(real, config, [hyper], own)
+            return train_members(real, config, link, own)
         samples = sample_windows(teacher, pool, real.shape[1] - 1, generator, start_token=start_token)
         mix = distilled(real, samples, w)
-        return train_members(mix.windows, config, [hyper], own, draw=mix.order)
+        return train_members(mix.windows, config, link, own, draw=mix.order)
 
-    return _linked(train, hypers, run)
+    return _linked(train, [hypers], run)[0]
 
 
-def _linked(train: Callable[[Stack | None, Hyper, RunConfig], Members], hypers: Sequence[Hyper], run: RunConfig
-            ) -> Stack:
-    """Members that `train` makes one after another, each from the one before it: the first from None."""
-    models: list[Transformer] = []
-    for i, hyper in enumerate(hypers):
+def _linked(train: Callable[[Stack | None, Sequence[Hyper], RunConfig], Members], chains: Sequence[Sequence[Hyper]],
+            run: RunConfig) -> list[Stack]:
+    """Chains that grow side by side: `train` makes the next member of all from the last, the first ones from None."""
+    links: list[Stack] = []
+    for i, link in enumerate(zip(*chains, strict=True)):
         file = run.checkpoint and Path(run.checkpoint)
         own = replace(run, checkpoint=file and file.with_stem(f"{file.stem}-{i}"))
-        models.append(train(stack(models[-1:]) if models else None, hyper, own).model.member(0))
-    return stack(models)
+        links.append(train(links[-1] if links else None, link, own).model)
+    return [stack([link.member(c) for link in links]) for c in range(len(chains))]
 
 
 # The teacher's probabilities on real text.
@@ -185,14 +185,16 @@ def _linked(train: Callable[[Stack | None, Hyper, RunConfig], Members], hypers: 
 class Imitation:
     """CE + weight · KL(teacher || student), the teacher being the members' logit average. Not the paper's method.
 
-    It needs no samples and no more steps than real text alone, but every teacher reads along at each of them. What a
-    teacher says of windows that it was trained on is more and more the token that came, the more it over-fits.
+    Or with `tutors` each student has one member for its teacher: the first the first, and so on. It needs no samples
+    and no more steps than real text alone, but every teacher reads along at each of them. What a teacher says of
+    windows that it was trained on is more and more the token that came, the more it over-fits.
 
         train_members(real, config, hypers, run, loss=Imitation(teacher, 1.0).losses)
     """
 
     teacher: Stack = field(repr=False)
     weight: float
+    tutors: bool = False
     teacher_sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -201,15 +203,21 @@ class Imitation:
         object.__setattr__(self, "teacher_sha256", weights_sha256(self.teacher))
 
     def losses(self, model: Stack, windows: Int[Tensor, "K B T1"]) -> Float[Tensor, "K"]:
-        """Mean over tokens, for each student. For `train_members`."""
+        """Mean over tokens, for each student. For `train_members`. Raises ValueError for tutors of other numbers."""
+        if self.tutors and self.teacher.K != model.K:
+            raise ValueError(f"{self.teacher.K} tutors of {model.K} students: give each a tutor")
         tokens, targets = windows[..., :-1], windows[..., 1:].flatten(1)  # K B T, K BT
-        with torch.no_grad():
-            texts = tokens.flatten(0, 1).expand(self.teacher.K, -1, -1)  # each teacher reads every student's
-            said = self.teacher.states(texts).unflatten(1, (model.K, -1))  # Kt K BT D
         heads, loss = self.teacher.folded.head.weight, model.part(imitation_loss)
+        with torch.no_grad():
+            if self.tutors:
+                said, heads = self.teacher.states(tokens)[None], heads[None]  # 1 K BT D, 1 K V D
+            else:
+                texts = tokens.flatten(0, 1).expand(self.teacher.K, -1, -1)  # each teacher reads every student's
+                said = self.teacher.states(texts).unflatten(1, (model.K, -1))  # Kt K BT D
+                heads = heads[:, None].expand(-1, model.K, -1, -1)  # Kt K V D
         each = zip(model.states(tokens).unbind(), model.folded.head.weight.unbind(), targets.unbind(), said.unbind(1),
-                   strict=True)
-        return torch.stack([loss(*of_one, heads, self.weight) for of_one in each])
+                   heads.unbind(1), strict=True)
+        return torch.stack([loss(*of_one, self.weight) for of_one in each])
 
 
 def imitation_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], targets: Int[Tensor, "n"],
@@ -221,21 +229,26 @@ def imitation_loss(states: Float[Tensor, "n D"], head: Float[Tensor, "V D"], tar
     return F.nll_loss(log_q, targets) + weight * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-def imitation_chain(real: Int[Tensor, "n T1"], config: TransformerConfig, hypers: Sequence[Hyper], run: RunConfig, *,
-                    weight: float) -> Stack:
+def imitation_chains(real: Int[Tensor, "n T1"], config: TransformerConfig, chains: Sequence[Sequence[Hyper]],
+                     run: RunConfig, *, weight: float) -> list[Stack]:
     """Members one after another, each from its own seed with CE + weight · KL(the one before || itself) on real text.
 
     NanoGPT Slowrun's chain (its pull request 31): the first has no teacher, the others have one each. It goes down
     (1 - a) CE + a KL with a = 0.5, which is our weight a / (1 - a) = 1: but for clipping, AdamW does not see a common
-    factor. A weight of 0 gives independent members. With a checkpoint each member has a file of its own, numbered.
+    factor. A weight of 0 gives independent members. `chains` of one length, which know nothing of each other, are one
+    program. With a checkpoint their first members have a file, their second ones another, and so on, numbered. Raises
+    ValueError for chains of several lengths.
     """
-    def train(teacher: Stack | None, hyper: Hyper, own: RunConfig) -> Members:
+    if len({len(hypers) for hypers in chains}) > 1:
+        raise ValueError(f"chains of {', '.join(str(len(hypers)) for hypers in chains)} members: give all one length")
+
+    def train(teacher: Stack | None, link: Sequence[Hyper], own: RunConfig) -> Members:
         if teacher and own.compile:
             teacher.compile_losses()
-        loss = Imitation(teacher, weight).losses if teacher and weight else None
-        return train_members(real, config, [hyper], own, loss=loss)
+        loss = Imitation(teacher, weight, tutors=True).losses if teacher and weight else None
+        return train_members(real, config, link, own, loss=loss)
 
-    return _linked(train, hypers, run)
+    return _linked(train, chains, run)
 
 
 # How much of the ensemble's gain the student keeps.

@@ -14,7 +14,7 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.parallel import parallel_map
 from minilab.core.progress import progress
 from minilab.core.records import Record
-from minilab.ensembles.distill import imitation_chain
+from minilab.ensembles.distill import imitation_chains
 from minilab.ensembles.evaluate import AVERAGES, k_curve, subset_losses
 from minilab.ensembles.experiments_members import ensemble, predicting
 from minilab.ensembles.masking import MaskedInputs, unused_token
@@ -71,7 +71,7 @@ def extras(preset: ExtrasPreset) -> Record:
     study.carry([run for runs in (*alone, *once.values()) for run in runs], device, keep=True)  # they go side by side
     apart = [_apart(ensemble(study, task, place, preset.K, device)[0], task) for place in places]
     tuned = study.carry(runs_at(task, preset.tuned, preset.seeds), device)
-    jobs = [partial(_chained, preset, place, i, device) for place in places for i in range(preset.chains)]
+    jobs = [partial(_chained, preset, place, device) for place in places]
     jobs += [partial(_changed, preset, name, device) for name in (HIDDEN, *MASKS)]  # the longest first
     done = list(progress(parallel_map(_call, jobs, workers=study.workers), desc="trainings", total=len(jobs),
                          unit="job"))
@@ -79,8 +79,8 @@ def extras(preset: ExtrasPreset) -> Record:
     for i, place in enumerate(places):
         chains[f"{place.epochs} epochs, decay {place.weight_decay:g}"] = {
             "epochs": place.epochs, "lr": place.lr, "weight_decay": place.weight_decay, "independent": apart[i],
-            "chained": done[i * preset.chains : (i + 1) * preset.chains]}
-    changes = dict(zip((HIDDEN, *MASKS), done[len(places) * preset.chains :], strict=True))
+            "chained": done[i]}
+    changes = dict(zip((HIDDEN, *MASKS), done[len(places) :], strict=True))
     rows = {"tuned": [found.valid for found in tuned], **changes}
     return Record.new(experiment="ensembles/extras", preset=preset, started=started, results={
         "tokens": task.data.tokens, "parameters": parameters(task.model), "chains": chains,
@@ -121,14 +121,14 @@ def _apart(members: Stack, task: Task) -> dict[str, Any]:
         for average in AVERAGES}}
 
 
-def _chained(preset: ExtrasPreset, place: Place, number: int, device: str) -> dict[str, list[float]]:
-    """A chain of members with the seeds of the independent ones, in the same round but begun elsewhere."""
+def _chained(preset: ExtrasPreset, place: Place, device: str) -> list[dict[str, list[float]]]:
+    """Chains of members with the seeds of the independent ones, in the same round but each begun elsewhere."""
     task = preset.study.task(preset.size)
-    text, first = task.data.corpus(), number * preset.K // preset.chains
-    seeds = [(first + k) % preset.K for k in range(preset.K)]
-    members = imitation_chain(text.train.to(device), task.model, _hypers(place, seeds), _run(task, place, device),
+    text, first = task.data.corpus(), [i * preset.K // preset.chains for i in range(preset.chains)]
+    hypers = [_hypers(place, [(begin + k) % preset.K for k in range(preset.K)]) for begin in first]
+    chains = imitation_chains(text.train.to(device), task.model, hypers, _run(task, place, device),
                               weight=preset.weight)
-    return in_order(members, text.valid.to(device))
+    return [in_order(members, text.valid.to(device)) for members in chains]
 
 
 def _changed(preset: ExtrasPreset, name: str, device: str) -> list[float]:
