@@ -92,8 +92,10 @@ def trainings(preset: Preset, device: torch.device) -> dict[str, Callable[[], Te
         step = begin([models.member(k) for k in range(preset.K)], hypers[0], run)
 
         def train() -> Tensor:
-            with half:
-                losses = [step(windows[rows], factor) for rows, factor in zip(drawn, factors, strict=True)]
+            losses = []
+            for rows, factor in zip(drawn, factors, strict=True):
+                with half:  # anew, or weights would stay in half precision as they were when it began
+                    losses.append(step(windows[rows], factor))
             return torch.stack(losses, dim=1).cpu()
 
         return train

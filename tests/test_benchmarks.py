@@ -78,6 +78,8 @@ def test_members_learn_as_named_peers_do_and_are_timed_beside_them(monkeypatch, 
     script.require_same(losses, small)
     with pytest.raises(SystemExit, match="torch.func are up to 0.001 nats off"):
         script.require_same(losses | {"torch.func": losses["members"] + 1e-3}, small)
+    half = replace(small, study=replace(small.study, precision="bf16"))
+    script.require_same({name: train() for name, train in script.trainings(half, torch.device("cpu")).items()}, half)
     with monkeypatch.context() as patch:  # a peer whose embedding decays, too
         patch.setattr(script, "decays", lambda name: "norm" not in name)
         other = script.trainings(small, torch.device("cpu"))["transformers"]()
