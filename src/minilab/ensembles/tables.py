@@ -267,13 +267,20 @@ def differences(results: Results) -> dict[str, Float[np.ndarray, "S"]]:
 
 
 def beyond(results: Results) -> str:
-    """Of `ensembles/extras`: the last member and all of them, chained and not; each change; each batch. Means, in nats
-    a token, and the least and most of the chains or seeds; a change's mean with its standard error."""
-    lines = ["K members: the last one's own loss, and all of them (by probabilities)"]
+    """Of `ensembles/extras`: members that are independent and chained, one and so many averaged; each change; each
+    batch. Means, in nats a token, and the least and most of the chains or seeds; a change's mean with its standard
+    error. A chain's members count from the second on, which is the first that has a teacher."""
+    lines = ["independent; chained: one (there from the second on), and so many averaged"]
     for name, row in results["chains"].items():
-        for how, chains in (("independent", [row["independent"]]), ("chained", row["chained"])):
-            parts = (_span([chain[key][-1] for chain in chains]) for key in ("own", "logits", "probabilities"))
-            lines.append("  {}, {}: {}; {} ({})".format(name, how, *parts))
+        apart, chains = row["independent"], row["chained"]
+        K = len(apart["own"])
+        lines += [name, f"  one: {np.mean(apart['own']):.3f}; {_span([np.mean(c['own'][1:]) for c in chains])}"]
+        by_place = np.mean([chain["own"] for chain in chains], axis=0)
+        lines.append("  by place in the chain: " + " ".join(f"{loss:.3f}" for loss in by_place))
+        for k in sorted({k for k in (2, 4) if k < K} | {K}):
+            ways = ("logits",) if k < K else ("logits", "probabilities")
+            told = [f"{apart['any'][way][k - 1]:.3f}; {_span([c[way][k - 1] for c in chains])}" for way in ways]
+            lines.append(f"  {k:>3}: {', by probabilities '.join(told)}")
     lines += ["less the tuned model's loss, at each seed"]
     for name, found in differences(results).items():
         error = f", give or take {found.std(ddof=1) / len(found) ** 0.5:.3f}" if len(found) > 1 else ""
