@@ -101,7 +101,6 @@ ENOUGH_OF = """
     """
 REPAIR = """
     def repair(models, old, new, steps=150, lr=1e-3, batch=128, seed=0):
-        from minilab.dmpc.data import Window
         g = torch.Generator().manual_seed(seed)
         dynamics = copy.deepcopy(models.dynamics)
         dynamics.requires_grad_(True)
@@ -188,6 +187,8 @@ WRONG_ANSWERS = [
     ("q4", "speed is forgotten", SIT, (" + after[..., 8].abs()", ""), {SITTING, EACH}),
     ("q4", "effort is forgotten", SIT, ("0.1 *", "0.0 *"), {SITTING, EACH}),
     ("q4", "height is forgotten", SIT, ("10 *", "0 *"), {SITTING, ROBOT, EACH}),
+    ("q4", "the lower the better", SIT, ("(after[..., 0] + 0.25).abs()", "(after[..., 0] + 0.5).clamp(min=0)"),
+     {SITTING, EACH}),
     ("q4", "the wrong way up", SIT, ("(after[..., 0] + 0.25)", "(after[..., 0] - 0.25)"), {SITTING, ROBOT, EACH}),
     ("q4", "backward is fine", SIT, ("after[..., 8].abs()", "after[..., 8].clamp(min=0)"), {SITTING, EACH}),
     ("q4", "braking pays", SIT, ("after[..., 8].abs()", "after[..., 8]"), {BOUNDS, EACH}),
