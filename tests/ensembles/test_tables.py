@@ -119,18 +119,20 @@ def test_answers_are_told_by_both_ways_to_score():
 def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds():
     chain = {"own": [5.0, 4.9, 4.7], "logits": [5.0, 4.6, 4.5], "probabilities": [5.0, 4.5, 4.4]}
     lower = {key: [x - 0.2 for x in losses] for key, losses in chain.items()}
-    apart = {"own": [5.0, 5.1, 5.2], "any": {"logits": [5.1, 4.4, 4.3], "probabilities": [5.1, 4.45, 4.2]}}
+    apart = {"own": [5.0, 5.1, 5.2], "logits": [5.0, 4.4, 4.3],
+             "any": {"logits": [5.1, 4.4, 4.3], "probabilities": [5.1, 4.45, 4.2]}}
     told = tables.beyond({
         "chains": {"16 epochs": {"independent": apart, "chained": [chain, lower]}},
         "changes": {"rows": {"a": {"losses": [4.5, 4.75]}, "b": {"losses": [4.0, 4.2]},
                              "tuned": {"losses": [4.5, 4.5]}}},
         "batches": {"16": {"steps": 8, "losses": [5.0]}, "4": {"steps": 32, "losses": [4.8]}}}).splitlines()
-    assert told[1:6] == ["16 epochs", "  one: 5.100; 4.700 [4.600, 4.800]",
+    assert told[1:7] == ["16 epochs", "  one: 5.100; 4.700 [4.600, 4.800]",
                          "  by place in the chain: 4.900 4.800 4.600", "    2: 4.400; 4.500 [4.400, 4.600]",
-                         "    3: 4.300; 4.400 [4.300, 4.500], by probabilities 4.200; 4.300 [4.200, 4.400]"]
-    assert told[7:9] == ["  b: -0.400 [-0.500, -0.300], give or take 0.100",
+                         "    3: 4.300; 4.400 [4.300, 4.500], by probabilities 4.200; 4.300 [4.200, 4.400]",
+                         "  averaging 3 gains 0.800; 0.367 [0.367, 0.367]"]
+    assert told[8:10] == ["  b: -0.400 [-0.500, -0.300], give or take 0.100",
                           "  a: +0.125 [+0.000, +0.250], give or take 0.125"]
-    assert told[10:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]
+    assert told[11:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]
 
 
 def test_what_is_saved_is_told_by_tokens_with_and_without_a_law():

@@ -281,7 +281,9 @@ def beyond(results: Results) -> str:
             ways = ("logits",) if k < K else ("logits", "probabilities")
             told = [f"{apart['any'][way][k - 1]:.3f}; {_span([c[way][k - 1] for c in chains])}" for way in ways]
             lines.append(f"  {k:>3}: {', by probabilities '.join(told)}")
-    lines += ["less the tuned model's loss, at each seed"]
+        gains = [np.mean(chain["own"]) - chain["logits"][-1] for chain in (apart, *chains)]
+        lines.append(f"  averaging {K} gains {gains[0]:.3f}; {_span(gains[1:])}")
+    lines += ["less the unchanged model's loss, at each seed"]
     for name, found in differences(results).items():
         error = f", give or take {found.std(ddof=1) / len(found) ** 0.5:.3f}" if len(found) > 1 else ""
         lines.append(f"  {name}: {_span(found, sign='+')}{error}")
