@@ -128,14 +128,14 @@ WRONG_ANSWERS = [
                 if u[i] >= accept_prob(p[i], q[i])[t]:
                     return [*draft[:i + 1], pick(residual(p[i], q[i]), u[-1])]
             return [*draft, pick(p[-1], u[-1])]
-        """, {HAND, LAW, LENGTHS}),
+        """, {HAND, LAW, LENGTHS, PERFECT}),
     ("q3", "residual of the next row", """
         def one_round(draft, p, q, u):
             for i, t in enumerate(draft):
                 if u[i] >= accept_prob(p[i], q[i])[t]:
                     return [*draft[:i], pick(residual(p[i + 1], q[i]), u[-1])]
             return [*draft, pick(p[-1], u[-1])]
-        """, {LAW, LENGTHS}),
+        """, {LAW, LENGTHS, PERFECT}),
     ("q3", "one random number for all guesses", """
         def one_round(draft, p, q, u):
             for i, t in enumerate(draft):
@@ -150,6 +150,20 @@ WRONG_ANSWERS = [
                     return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
             return [*draft, pick(p[-1], u[-1])]
         """, {HAND, LAW, LENGTHS, PERFECT}),
+    ("q3", "each place its own number", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] >= accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[i + 1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {HAND}),
+    ("q3", "kept at 0 below 0", """
+        def one_round(draft, p, q, u):
+            for i, t in enumerate(draft):
+                if u[i] > accept_prob(p[i], q[i])[t]:
+                    return [*draft[:i], pick(residual(p[i], q[i]), u[-1])]
+            return [*draft, pick(p[-1], u[-1])]
+        """, {PERFECT}),
     ("q4", "bonus token not counted", "def expected_tokens(alpha, K): return sum(alpha**i for i in range(K))",
      {VALUES, BEST, EXTREMES}),
     ("q4", "0/0 at alpha = 1", "def expected_tokens(a, K): return (1 - a ** (K + 1)) / (1 - a)", {EXTREMES}),
@@ -172,6 +186,10 @@ WRONG_ANSWERS = [
         def catches(decode):
             return any(decode(*toy_pair(s), [1, 2], 4, K) != greedy(toy_pair(s)[0], [1, 2], 4)
                        for s in range(9) for K in (1, 3))
+        """, {RARE}),
+    ("q5a", "one prompt, one K", """
+        def catches(decode):
+            return any(decode(*toy_pair(s), [1, 2], 20, 2) != greedy(toy_pair(s)[0], [1, 2], 20) for s in range(9))
         """, {RARE}),
     ("q5a", "lengths not compared", """
         def catches(decode):
@@ -204,10 +222,13 @@ WRONG_ANSWERS += [
     for what, change, failing in [
         ("accepts after a rejection", ("[*agree, False].index(False)", "sum(agree)"), {GREEDY, AWKWARD}),
         ("one stale entry", ("rollback(len(out) - 1)", "rollback(len(out))"), {GREEDY, AWKWARD}),
-        ("one entry lost", ("rollback(len(out) - 1)", "rollback(len(out) - 2)"), {GREEDY, AWKWARD}),
-        ("no roll-back", ("model.rollback(len(out) - 1)", "pass"), {GREEDY, AWKWARD}),
+        ("one entry lost", ("rollback(len(out) - 1)", "rollback(len(out) - 2)"), {GREEDY, AWKWARD, SAVES}),
+        ("no roll-back", ("model.rollback(len(out) - 1)", "pass"), {GREEDY, AWKWARD, SAVES}),
+        ("the draft keeps a stale entry", ("model.rollback(len(out) - 1)",
+                                           "model.rollback(len(out) - (model is target))"), {AWKWARD, SAVES}),
+        ("all guesses or none", ("[*agree, False].index(False)", "K * all(agree)"), {SAVES}),
         ("nothing is ever kept", ("[*agree, False].index(False)", "0"), {SAVES}),
-        ("last guess not read", ("            draft.forward(chain[-1:])\n", ""), {SAVES}),
+        ("last guess not read", ("            draft.forward(chain[-1:])\n", ""), {AWKWARD, SAVES}),
         ("too many tokens", ("return out[: len(prompt) + n]", "return out"), {GREEDY, AWKWARD}),
     ]
 ]
@@ -250,13 +271,13 @@ WRONG_ANSWERS += [
             F = [int(x) for x in real]
             {REST}
             return [n + (k in below) for k, n in enumerate(F)]
-        """, {AWKWARD_LISTS}),
+        """, {SMALL, AWKWARD_LISTS}),
     ("q7", "zeros lifted to one beyond the budget", f"""
         def whole(real):
             F = [int(x) for x in real]
             {REST}
             return [max(1, n + (k in below)) for k, n in enumerate(F)]
-        """, {AWKWARD_LISTS}),
+        """, {SMALL, AWKWARD_LISTS}),
     ("q7", "zeros lifted to one, the first pays", f"""
         def whole(real):
             F = [int(x) for x in real]
