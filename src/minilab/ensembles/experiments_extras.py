@@ -1,4 +1,4 @@
-"""Beyond the paper: members that teach one another, hidden inputs, smaller batches, and what a weight decay decays."""
+"""Beyond the paper: members that teach the next one, hidden inputs, smaller batches, and what a weight decay decays."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class ExtrasPreset:
     study: Study
     size: int
     tuned: Place  # of one model: where hidden inputs and other masks are tried
-    chained: tuple[Place, ...]  # of members that teach one another, and of others beside them
+    chained: tuple[Place, ...]  # of members that teach the next one, and of others beside them
     lr: float  # of batches of all sizes
     K: int = 8
     chains: int = 2  # of the same seeds in other orders
