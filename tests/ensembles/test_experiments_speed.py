@@ -7,6 +7,7 @@ import torch
 
 from minilab.ensembles import experiments_speed as speed
 from minilab.ensembles.members import Hyper
+from minilab.ensembles.runs import parameters
 
 PRESET = replace(speed.SPEED["cpu"], K=3, steps=4, repeats=2)
 
@@ -58,3 +59,9 @@ def test_the_peer_times_its_second_half_and_decays_what_ours_decays(monkeypatch)
     decayed, others = (group["params"] for group in made[0].param_groups)
     assert [group["weight_decay"] for group in made[0].param_groups] == [0.3, 0.0]
     assert all(p.dim() == 2 for p in decayed) and sum(p.dim() == 2 for p in others) == 1  # the embedding
+
+
+def test_the_papers_shapes_have_its_numbers_of_parameters():
+    """Its Section 2.1 names them 150M and 300M; the counts are those of the authors' own formula."""
+    assert [round(parameters(model) / 1e5) for model in speed.PAPER.models] == [1541, 2996]
+    assert [round(parameters(model, embedding=False) / 1e5) for model in speed.PAPER.models] == [228, 1026]

@@ -1,7 +1,7 @@
 """How fast members learn in one program, beside the same members one after another, and beside plain PyTorch."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from minilab.core.timing import product_rate, spread, wait
 from minilab.ensembles.members import Hyper, RunConfig, decays, train_members
 from minilab.ensembles.runs import Run, Task, parameters
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, Study
-from minilab.nn.transformer import Transformer
+from minilab.nn.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,17 @@ class SpeedPreset:
     device: str = "auto"
 
 
+# The paper's 150M and 300M with its vocabulary and context; `speed` draws its tokens at random.
+PAPER = replace(CARD, batch=4, data=replace(CARD.data, vocab=128_256, length=4096), models=tuple(
+    TransformerConfig(vocab_size=128_256, context=4096, dim=dim, n_layers=layers, n_heads=dim // 64,
+                      n_kv_heads=dim // 64, head_dim=64, hidden_dim=7 * dim // 2, tie_embeddings=False)
+    for dim, layers in ((512, 6), (768, 12))), standard=CARD.standard[:2], regularized=CARD.regularized[:2])
+
 SPEED = {
     "cpu": SpeedPreset("cpu", QUICK, (0,), K=2, steps=2, repeats=1, device="cpu"),
     "two-cores": SpeedPreset("two-cores", LAPTOP, (0, 1, 3), device="cpu"),
     "gpu": SpeedPreset("gpu", CARD, (0, 1, 2, 3), steps=300, repeats=3, compile=True, device="cuda"),
+    "gpu-paper": SpeedPreset("gpu-paper", PAPER, (0, 1), K=2, steps=10, repeats=3, compile=True, device="cuda"),
 }
 
 
