@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
+from minilab.lewm import model
 from minilab.lewm.experiments_plan import PUSHT, SUCCESS, by_case, imagination, methods
 from minilab.lewm.experiments_suspects import reading
 from minilab.lewm.oracle import learn_reader
@@ -73,12 +74,17 @@ class RecordingsPreset:
     device: str = "auto"
 
 
+# The paper's predictor and heads behind `compact`'s encoder.
+LARGER = model.compact(10, **{part: getattr(model.published(), part) for part in (
+    "latent", "width", "depth", "heads", "head_dim", "hidden", "head_hidden")})
 MIRRORED = {"as recorded": False, "mirrored": True}
 RECORDINGS = {
     "cpu": RecordingsPreset("cpu", DIET["cpu"].setting, (30, 60), device="cpu"),
     "two-cores": RecordingsPreset("two-cores", SUCCESS["two-cores"].settings[1], (60, 300, 1000), device="cpu"),
     # As recorded, these are the trainings of `success` and `planners`.
     "gpu-pusht": RecordingsPreset("gpu-pusht", PUSHT, (3000,), ("mirrored",), device="cuda"),
+    "gpu-pusht-larger": RecordingsPreset("gpu-pusht-larger", replace(PUSHT, config=LARGER), (3000,), ("mirrored",),
+                                         device="cuda"),
 }
 
 

@@ -136,7 +136,8 @@ def _far(setting: Setting, ahead: int) -> Setting | None:
     return replace(setting, ahead=ahead, budget=2 * ahead) if setting.recipe.steps >= ahead else None
 
 
-def _shipped(setting: Setting) -> Trained:
+def shipped(setting: Setting) -> Trained:
+    """The model of this world that comes with minilab."""
     return Trained("sigreg", learn.load_model(f"lewm/{setting.world.name}.safetensors")[0], learn.History(),
                    setting.config.actions)
 
@@ -191,7 +192,7 @@ def planners(preset: PlannersPreset) -> Record:
     ground = Ground(setting, pick_device(preset.device))
     rows: dict[str, dict] = {}
     for arm in preset.arms:
-        trained = [_shipped(setting) if preset.shipped else ground.trained(arm, seed) for seed in setting.seeds]
+        trained = [shipped(setting) if preset.shipped else ground.trained(arm, seed) for seed in setting.seeds]
         for name, plan in methods(setting.plan).items():
             if preset.methods is None or name in preset.methods:
                 ok = [ground.reached(ground.agent(t, seed, plan), seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
-from minilab.lewm.experiments_plan import PUSHT, SUCCESS, by_case
+from minilab.lewm.experiments_plan import PLANNERS, PUSHT, SUCCESS, by_case, methods, shipped
 from minilab.lewm.experiments_reach import way
 from minilab.lewm.model import LeWM
 from minilab.lewm.oracle import Reader, TrueWorld, drawn, learn_reader, places, read, watched
@@ -28,7 +28,9 @@ from minilab.lewm.worlds import World, pusht
 class SuspectsPreset:
     name: str
     setting: Setting
-    methods: tuple[str, ...] = ("cem", "icem")
+    methods: tuple[str, ...] = ("cem", "icem")  # of `experiments_plan.methods`
+    parts: tuple[str, ...] | None = None  # which "who imagines, distance"; None takes all
+    shipped: bool = False  # blame the model that comes with minilab, and train none
     pictures: int = 20_000  # that the reader of places learns from
     reader_steps: int = 1500
     pairs: int = 4000  # of states whose latents are compared
@@ -52,6 +54,10 @@ SUSPECTS = {
     "gpu-rooms": SuspectsPreset("gpu-rooms", far(SUCCESS["gpu"].settings[0]), device="cuda"),
     "gpu-pusht": SuspectsPreset("gpu-pusht", replace(PUSHT, tasks=20), methods=("icem",), threads=12,
                                 device="cuda"),  # the simulator takes as many
+    # How far the planners of `planners` come if nothing is learned, on the same goals.
+    "two-cores-pusht": SuspectsPreset("two-cores-pusht", PLANNERS["two-cores-pusht"].setting,
+                                      methods=PLANNERS["two-cores-pusht"].methods, parts=("world, pose",), shipped=True,
+                                      device="cpu"),
 }
 
 
@@ -59,16 +65,17 @@ SUSPECTS = {
 def suspects(preset: SuspectsPreset) -> Record:
     """How often goals are reached with each part of the planner learned or true, by what a task asks for, and why.
 
-    `rows` are "who imagines, distance, search". Of each row in which the model imagines, `promises` says how far from
-    the goal the first plans end: as imagined and read, and in truth. `metric` says how far latents are apart when only
-    one of a state's quantities differs, as a share of the distance of two states that have nothing in common.
+    `rows` are "who imagines, distance, search". Of each row in which the model imagines and plans are run to their end,
+    `promises` says how far from the goal the first ones end: as imagined and read, and in truth. `metric` says how far
+    latents are apart when only one of a state's quantities differs, as a share of the distance of two states that have
+    nothing in common.
     """
     started, setting = time.perf_counter(), preset.setting
     ground = Ground(setting, pick_device(preset.device))
     ok: dict[str, list[Tensor]] = {}
     found: dict[str, dict[str, list]] = {"promises": {}, "metric": {}, "reading": {}}
     for seed in setting.seeds:
-        model = ground.trained("sigreg", seed).model
+        model = (shipped(setting) if preset.shipped else ground.trained("sigreg", seed)).model
         reader = learn_reader(model, ground.clips_of(ground.seen, 1), frames=preset.pictures,
                               steps=preset.reader_steps, seed=seed)
         chance = ground.agent(ground.trained("chance", seed), seed)
@@ -77,7 +84,7 @@ def suspects(preset: SuspectsPreset) -> Record:
             start, goal = ground.tasks(setting.tasks, seed)
             tried = attempt(world, planner, start, goal, budget=setting.budget, size=setting.config.vision.image)
             ok.setdefault(name, []).append(tried.success)
-            if planner.model is model:
+            if planner.model is model and planner.config.execute == planner.config.horizon:
                 found["promises"].setdefault(name, []).append(promise(planner, reader, ground.world, tried, goal))
         for part, numbers in (("metric", metric(model, ground.world, preset.pairs, ground.generator(seed))),
                               ("reading", reading(model, reader, ground, preset.pairs, seed))):
@@ -110,11 +117,12 @@ def planners(model: LeWM, reader: Reader, ground: Ground, preset: SuspectsPreset
     learned = {"latents": squared} | {name: read(reader, distance) for name, distance in true.items()}
     known = {"latents": drawn(model, ground.world, squared)} | true
     return [(f"{who}, {name}, {method}",
-             Noted(imagines, replace(preset.setting.plan, method=method), scale, ground.generator(seed),
-                   distance=distance), world)
+             Noted(imagines, methods(preset.setting.plan)[method], scale, ground.generator(seed), distance=distance),
+             world)
             for method in preset.methods
             for who, imagines, distances in (("model", model, learned), ("world", truth, known))
-            for name, distance in distances.items()]
+            for name, distance in distances.items()
+            if preset.parts is None or f"{who}, {name}" in preset.parts]
 
 
 def true_distances(world: World) -> dict[str, Distance]:
