@@ -1,6 +1,7 @@
 """The systems that LeWM is compared with: their terms by hand, and each of them for three steps in Two Rooms."""
 
 import math
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -319,8 +320,19 @@ def test_an_arm_that_stands_on_another_trains_it_first(clips):
         train_arm("magic", CONFIG, clips.draw, LEARN)
 
 
+def test_without_a_weight_sigreg_warns_of_its_collapse_and_those_that_have_no_such_weight_do_not(clips):
+    weightless = replace(LEARN, steps=1, lam=0.0)
+    with pytest.warns(UserWarning, match="lam = 0.*will collapse"):
+        train_arm("sigreg", CONFIG, clips.draw, weightless)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("prediction", "hinge"):
+            train_arm(name, CONFIG, clips.draw, weightless)
+        train_arm("sigreg", CONFIG, clips.draw, replace(LEARN, steps=1))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.loss])
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.learns])
 def test_an_arm_learns_on_a_gpu_what_its_losses_say_one_call_at_a_time(name, clips, monkeypatch):
     on_gpu = Clips(clips.data.to("cuda"), size=SIZE)
     base = fresh().cuda().eval() if ARMS[name].stands_on else None

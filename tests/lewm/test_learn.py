@@ -198,6 +198,12 @@ def test_a_batch_without_a_spread_is_refused():
         settings(batch=1)
 
 
+@pytest.mark.parametrize("lam", [-0.1, float("nan")])
+def test_a_weight_that_would_reward_collapse_is_refused(lam):
+    with pytest.raises(ValueError, match="lam is .*0 or more.*the paper's is 0.09"):
+        settings(lam=lam)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("fp32", 0), ("fp16", 2e-2)])
 def test_a_saved_model_comes_back_with_its_running_averages_and_scale(learned, tmp_path, dtype, tolerance):
     model, _ = learned

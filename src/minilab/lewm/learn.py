@@ -52,7 +52,10 @@ Draw = Callable[[int, torch.Generator], Clip]  # so many random clips
 
 @dataclass(frozen=True)
 class LearnConfig:
-    """How a model is trained. The defaults are the paper's. Raises ValueError for a batch without a spread."""
+    """How a model is trained. The defaults are the paper's.
+
+    Raises ValueError for a batch without a spread, and for a negative weight.
+    """
 
     steps: int
     batch: int = 128
@@ -70,6 +73,9 @@ class LearnConfig:
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise ValueError(f"a batch of {self.batch} has no spread for BatchNorm and SIGReg to see; give 2 or more")
+        if not self.lam >= 0:
+            raise ValueError(f"lam is {self.lam}, and SIGReg has a weight of 0 or more: a negative one pushes latents "
+                             "away from a Gaussian without end; the paper's is 0.09 at a batch of 128")
 
 
 def small(steps: int = 800, **options) -> LearnConfig:

@@ -91,9 +91,10 @@ class Arm:
 
     what: str  # a line of a table
     build: Callable[[Setting], nn.Module]
-    loss: ArmLoss | None  # None: nothing is learned
+    loss: ArmLoss | None = None  # None: `learn`'s own, which is LeWM's, and warns if lam is 0
     stands_on: str | None = None
     plans: bool = True
+    learns: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,22 +129,15 @@ def train_arm(name: str, config: LeWMConfig, draw: Draw, learning: LearnConfig, 
     torch.manual_seed(seed)
     built = arm.build(Setting(config, learning, draw, base, seed, device)).to(device)
     history = History()
-    if arm.loss is not None:
-        def loss(model: nn.Module, clip: Clip, generator: torch.Generator) -> Loss:
-            return arm.loss(model, clip, generator, learning)
-
+    if arm.learns:
+        loss = None if arm.loss is None else partial(arm.loss, learning=learning)
         history = learn(built, draw, learning, held_out=held_out if arm.plans else None, seed=seed, loss=loss,
                         **options)
     model = built.model if isinstance(built, Aided) else built
-    return Trained(name, model if arm.loss is not None else None, history, config.actions)
+    return Trained(name, model if arm.learns else None, history, config.actions)
 
 
 # The losses.
-
-
-def sigreg_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
-    """LeWM's own."""
-    return lewm_loss(model, clip, generator, lam=learning.lam, directions=learning.directions, compile=learning.compile)
 
 
 def prediction_loss(model: nn.Module, clip: Clip, generator: torch.Generator, learning: LearnConfig) -> Loss:
@@ -258,7 +252,7 @@ def _on_learned_tokens(s: Setting) -> TokenModel:
 
 
 ARMS: dict[str, Arm] = {
-    "sigreg": Arm("LeWM: SIGReg", _alone, sigreg_loss),
+    "sigreg": Arm("LeWM: SIGReg", _alone),
     "prediction": Arm("prediction alone", _alone, prediction_loss),
     "stop_gradient": Arm("stop-gradient on the target", _alone, stop_gradient_loss),
     "ema": Arm("moving average as target (I-JEPA)", _with_teacher, ema_loss),
@@ -275,5 +269,5 @@ ARMS: dict[str, Arm] = {
     "cloning": Arm("cloning, from scratch", lambda s: Cloning(s.fresh(), frozen=False), cloning_loss, plans=False),
     "cloning_frozen": Arm("cloning, on LeWM's frozen latents", lambda s: Cloning(s.base, frozen=True), cloning_loss,
                           stands_on="sigreg", plans=False),
-    "chance": Arm("random actions", lambda s: nn.Identity(), None, plans=False),
+    "chance": Arm("random actions", lambda s: nn.Identity(), plans=False, learns=False),
 }
