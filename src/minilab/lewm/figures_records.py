@@ -16,8 +16,12 @@ from minilab.core.style import INK, PALETTE, figure
 
 LABELS = {"sigreg": "LeWM: SIGReg", "prediction": "prediction alone", "stop_gradient": "stop-gradient",
           "ema": "moving average", "hinge": "variance hinge", "pldm": "PLDM", "frozen_random": "frozen random tokens",
-          "frozen_learned": "frozen learned tokens", "reconstruction": "pictures drawn", "cloning": "cloning",
-          "pldm_tuned": "PLDM, tuned for it", "chance": "random actions"}
+          "frozen_learned": "frozen learned tokens", "frozen_dino": "frozen DINOv2 tokens",
+          "reconstruction": "pictures drawn", "cloning": "cloning", "pldm_tuned": "PLDM, tuned for it",
+          "chance": "random actions"}
+# The norm in the heads of arms whose rows say that of the setting, which these do not follow; "" stands for no heads.
+NORMS = {"frozen_random": "", "frozen_learned": "", "frozen_dino": "", "reconstruction": "batch",
+         "sigreg_reconstruction": "batch"}
 COLORS = {"sigreg": PALETTE.blue, "pldm": PALETTE.orange, "pldm_tuned": PALETTE.orange,
           "prediction": PALETTE.red, "frozen_learned": PALETTE.green}
 FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orange),
@@ -33,19 +37,32 @@ APART = 0.22
 TRAINING = {"marker": "o", "linestyle": "", "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.5}
 
 
+def by_heads(rows: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """The rows of a record of `collapse`, each under its arm and the norm that its heads have: "ema, layer".
+
+    Frozen tokens have no heads and stand under the name of the arm alone.
+    """
+    named = {}
+    for key, row in rows.items():
+        arm, norm = key.split(", ")
+        named[", ".join(filter(None, (arm, NORMS.get(arm, norm))))] = row
+    return named
+
+
 def collapse(record: Record) -> Figure:
-    """Success of each arm with LayerNorm and with BatchNorm in the heads, over the share that chance reaches."""
-    arms = record.results["arms"]
+    """Success of each arm with LayerNorm, with BatchNorm or without heads, over the share that chance reaches."""
+    arms = by_heads(record.results["arms"])
     names = sorted({key.split(", ")[0] for key in arms}, key=lambda a: _either(arms, a)["success"]["mean"])
     fig, ax = figure(height=0.9 + 0.42 * len(names))
-    for heads, color, mark, shift in (("layer", PALETTE.orange, "o", -APART / 2), ("batch", PALETTE.blue, "s",
-                                                                                 APART / 2)):
-        rows = [(i, arms[f"{name}, {heads}"]["success"]) for i, name in enumerate(names) if f"{name}, {heads}" in arms]
-        _shares(ax, [i + shift for i, _ in rows], [row for _, row in rows], color, mark, f"{heads.title()}Norm heads")
+    for end, label, color, mark, shift in ((", layer", "LayerNorm heads", PALETTE.orange, "o", -APART / 2),
+                                           (", batch", "BatchNorm heads", PALETTE.blue, "s", APART / 2),
+                                           ("", "no heads", PALETTE.green, "D", 0.0)):
+        if rows := [(i, arms[name + end]["success"]) for i, name in enumerate(names) if name + end in arms]:
+            _shares(ax, [i + shift for i, _ in rows], [row for _, row in rows], color, mark, label)
     ax.axvline(100 * record.results["chance"]["mean"], color=INK, linewidth=1, linestyle=":", label="chance")
     ax.set_yticks(range(len(names)), [LABELS[name] for name in names])
     ax.set(xlabel="goals reached (percent)", xlim=(0, 102))
-    fig.legend(*ax.get_legend_handles_labels(), ncols=3, loc="outside lower center", frameon=False)
+    fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return fig
 
 
@@ -282,7 +299,7 @@ def planning(*records: Record) -> Figure:
 
 
 def _either(arms: Mapping[str, Mapping], name: str) -> Mapping:
-    return arms.get(f"{name}, layer") or arms[f"{name}, batch"]
+    return next(arms[name + end] for end in (", layer", ", batch", "") if name + end in arms)
 
 
 def as_number(row: tuple[str, Mapping]) -> float:
