@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -247,3 +250,20 @@ def test_harness_task_holds_the_questions(some, tmp_path):
     assert [Question(row["context"], tuple(row["choices"]), row["answer"]) for row in rows] == list(some)
     assert task["target_delimiter"] == "" and task["doc_to_text"] == "{{context}}", "an ending has its own space"
     assert (task["doc_to_choice"], task["doc_to_target"]) == ("choices", "answer")
+
+
+def test_the_harness_itself_counts_as_many_right_answers(some, member, tmp_path):
+    """Its `acc` goes by sums of log p, its `acc_norm` by their means per byte, as the docstring says."""
+    pytest.importorskip("lm_eval", reason="the harness is not installed: pip install 'lm_eval[hf]'")
+    folder, task = hf_export(member, tokenizer(V), tmp_path / "member"), harness_task(some, tmp_path / "task")
+    here = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu", "--tasks", "minilab_endings",
+                    "--model_args", f"pretrained={folder},dtype=float32", "--include_path", task,
+                    "--output_path", tmp_path / "out"], env=here, check=True, capture_output=True)
+    told = json.loads(next((tmp_path / "out").rglob("results*.json")).read_text())["results"]["minilab_endings"]
+    means = score(one(member), some, tokenizer(V))[0]  # of a token
+    sums = means * torch.tensor([[len(tokenizer(V).encode(choice).ids) for choice in q.choices] for q in some])
+    size = torch.tensor([[len(choice.encode()) for choice in q.choices] for q in some])
+    right = torch.tensor([q.answer for q in some])
+    for metric, by in (("acc", sums), ("acc_norm", sums / size)):
+        assert told[f"{metric},none"] == pytest.approx(float((by.argmax(1) == right).float().mean()))
