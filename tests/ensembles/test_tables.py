@@ -11,7 +11,9 @@ from minilab.ensembles import tables
 from minilab.ensembles.members import Hyper
 from minilab.ensembles.recipes import Place
 from minilab.ensembles.runs import Run, parameters
+from minilab.ensembles.scaling import bootstrap
 from minilab.ensembles.study import QUICK
+from minilab.ensembles.tables_data import resampled, savings
 
 N = (1e5, 3e5, 1e6, 4e6)
 
@@ -76,10 +78,14 @@ def test_places_of_members_are_told_with_floors_and_where_probabilities_overtake
     places = Record.load("ensembles/together", preset=preset).results["places"]
     lines = tables.together({"places": places}).splitlines()
     alone = []
-    for first, _, last in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+    for first, second, third, last in zip(*(lines[i::4] for i in range(4)), strict=True):
         row = places[first.split(":")[0]]
         alone.append(float(first.split("one ")[1].split()[0]))
         assert f"floor {row['logits']['1/K']['E']:.3f} ±" in first
+        one, two = row["logits"]["losses"][:2]
+        assert float(second.split("by two members ")[1].split(";")[0]) == pytest.approx(2 * two - one, abs=6e-4)
+        errors = [float(part.split("%")[0]) / 100 for part in third.split("(")[2:]]
+        assert errors == pytest.approx([row["calibration"][who]["error"] for who in ("one", "all")], abs=6e-4)
         less = np.array(row["probabilities"]["losses"]) < np.array(row["logits"]["losses"])
         overtakes = less[1:].any()
         assert ("never ahead" in last) == (not overtakes)
@@ -93,7 +99,7 @@ def test_a_limit_of_limits_is_told_with_both_errors_and_open_ends():
     for n, line in zip(results["parameters"], lines[1:], strict=False):
         row = results["sizes"][tables.named(n)]
         assert line.split(":")[0].strip() == tables.named(n) and f"; {row['losses'][0]:.3f}, " in line
-        assert f", {row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}" in line
+        assert f", {row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f} ({row['two members']:.3f});" in line
     limit = results["limits"]["1/K"]
     at = [i for i, line in enumerate(lines) if line.startswith("members 1/K")][0]
     assert f"E {limit['E']:.3f}" in lines[at] and "off by 0.051" in lines[at] and limit["open"] == [True, False]
@@ -135,24 +141,96 @@ def test_beyond_the_paper_each_change_is_told_by_its_mean_and_range_over_seeds()
     assert told[11:] == ["    4, 32 steps: 4.800", "   16, 8 steps: 5.000"]
 
 
+def counted(*, spread: float, usual_spread: float = 0.0) -> dict:
+    """A record of four counts whose standard losses halve with each doubling of the text, from 4 on, and whose two
+    seeds are so far from their mean: those of the regularized recipe, and those of the standard one at 1024 tokens."""
+    def seeds(loss: float, apart: float = 0.0) -> dict:
+        return {"loss": loss, "losses": [loss - apart, loss + apart]}
+
+    rows = {}
+    for n, usual in ((2048, 1.0), (512, 4.0), (4096, 0.5), (1024, 2.0)):
+        apart = usual_spread if n == 1024 else 0.0
+        heavy = {"95k": seeds(usual, spread), "9k": seeds(2 * usual), "190k": seeds(1.25 * usual)}
+        law = {"profile": [usual / 2, 2 * usual], "open": [False, False]}
+        rows[str(n)] = {"standard": {"loss": usual, "sizes": {"95k": seeds(usual, apart), "9k": seeds(2 * usual)}},
+                        "regularized": {"best": usual, "loss": usual, "law": law, "sizes": heavy},
+                        "joint": {"best": usual / 2, "loss": usual / 4, "standard_error": usual / 16, "law": law,
+                                  "curves": {"95k": [usual, usual / 2], "9k": [usual, usual]}}}
+    return {"parameters": [9000, 95_000, 190_000], "rows": rows,
+            "laws": {"standard": {"A": 2048.0, "alpha": 1.0, "E": 0.0, "residuals": [0.01, -0.02],
+                                  "profile": [0.0, 0.1], "open": [True, False]}}}
+
+
+def test_what_is_saved_has_the_interval_that_its_own_seeds_give():
+    # Two seeds at L - d and L + d, drawn twice: their mean is off by -d, 0 or d, a quarter, half and a quarter of the
+    # time, and is stretched by the root of 2. So 95 percent end at L - 1.41 d and L + 1.41 d, however many are drawn.
+    far = 0.1 * 2**0.5
+    found = savings(counted(spread=0.1))
+    assert list(found) == ["512", "1024", "2048", "4096"]
+    row = found["1024"]["regularized"]  # from 2 nats on, the law 2048 / n needs 2 / L times the text
+    assert (row.best.interval.low, row.best.interval.high) == pytest.approx((2 / (2 + far), 2 / (2 - far)))
+    assert row.best.value == pytest.approx(1)
+    # along lines, a doubling between 2 and 1 nats, or one between 4 and 2
+    assert row.between == pytest.approx(1)
+    assert (row.between_span.low, row.between_span.high) == pytest.approx((2 ** (-far / 2), 2**far))
+    last = found["4096"]["regularized"]  # where the last line goes on: a doubling is half a nat
+    assert last.between_span.high == pytest.approx(2 ** (far / 0.5))
+
+
+def test_what_members_save_has_the_interval_that_the_standard_seeds_and_their_limit_give():
+    far = 0.1 * 2**0.5
+    still, moved = savings(counted(spread=0.1)), savings(counted(spread=0.1, usual_spread=0.1))
+    joint = still["1024"]["joint"]  # nothing known of how far another four would be
+    assert (joint.best.interval.low, joint.best.value, joint.best.interval.high) == pytest.approx((2, 2, 2))
+    assert joint.limit.value == pytest.approx(4)  # a quarter of the loss; 1.96 errors of an eighth of 2 beside it
+    assert joint.limit.interval.low == pytest.approx(2 / (0.5 + 1.96 * 0.125), rel=0.05)
+    assert joint.limit.interval.high == pytest.approx(2 / (0.5 - 1.96 * 0.125), rel=0.12)
+    span = moved["1024"]["joint"].between_span  # 1 nat is the next loss itself: whatever the line, it is reached there
+    assert (span.low, span.high) == pytest.approx((2, 2))
+    law = moved["1024"]["joint"].best.interval  # the law, in contrast, is another one with other seeds
+    assert law.low < 1.95 and law.high > 2.05
+    span = moved["1024"]["regularized"].between_span  # its own seeds and those of the standard recipe
+    assert span.low < 2 ** (-far / 2) and span.high > 2**far
+
+
+def test_laws_and_the_means_that_they_are_of_belong_together():
+    # Through three counts the law is exact, so each drawn law meets the means that are said to be its own.
+    tokens, seeds = [512, 1024, 4096], [[5.0, 5.1, 4.95], [4.6, 4.5, 4.55], [4.0, 4.1, 4.05]]
+    laws = bootstrap(tokens, seeds, np.random.default_rng(3), draws=50)
+    means = resampled(seeds, np.random.default_rng(3), draws=50)
+    off = np.stack([laws(n) for n in tokens], axis=1) - means
+    assert means.std(axis=0).min() > 0.02 and np.abs(off).max() < 1e-3
+
+
+@pytest.mark.parametrize("preset", ["gpu", "two-cores"])
+def test_what_is_saved_is_the_number_of_the_record_with_an_interval_around_it(preset):
+    results = Record.load("ensembles/data", preset=preset).results
+    found = savings(results, draws=200)
+    for n, row in results["efficiency"].items():
+        for recipe, saved in found[n].items():
+            for times, name in ((saved.limit, recipe), (saved.best, f"{recipe}, nothing extrapolated")):
+                assert times.value == pytest.approx(row[name], rel=1e-4)
+                assert times.interval.low < times.value < times.interval.high
+            assert saved.between_span.low < saved.between < saved.between_span.high
+
+
 def test_what_is_saved_is_told_by_tokens_with_and_without_a_law():
-    law = {"profile": [4.25, 4.75], "open": [True, False]}
-    sizes = {"95k": {"loss": 5.1}, "9k": {"loss": 4.8}}
-    row = {"regularized": {"best": 4.8, "loss": 4.7, "law": law, "sizes": sizes},
-           "joint": {"best": 4.6, "loss": 4.5, "law": law, "curves": {"95k": [5.0, 4.6], "9k": [4.9, 4.7]}}}
-    saved = {"regularized": 1.5, "regularized, nothing extrapolated": 1.25, "joint": None,
-             "joint, nothing extrapolated": 2.0}
-    rows = {n: row | {"standard": {"loss": loss, "sizes": sizes}} for n, loss in (("1024", 4.8), ("512", 5.0))}
-    told = tables.saved({"rows": rows, "efficiency": {"512": saved, "1024": saved},
-                         "laws": {"joint": {"alpha": 0.25, "E": 2.0, "residuals": [0.01, -0.02]}}}).splitlines()
-    assert told[:5] == ["512 tokens: standard 5.000 (9k)",
-                        "   regularized: best 4.800 (9k), 2.00 times the text; by the law 1.25",
-                        "      limit 4.700, by the law 1.50; open to 4.75 by misfit",
-                        "   joint: best 4.600 (95k), 4.00 times the text, beyond; by the law 2.00",
-                        "      limit 4.500, by the law never; open to 4.75 by misfit"]
-    assert told[6] == "   regularized: best 4.800 (9k), 1.00 times the text; by the law 1.25"
-    assert told[10:] == ["joint limits over tokens: exponent 0.25, E 2.00, off by 0.020",
-                         "   from count to count, measured: 0.00 less"]
+    results = counted(spread=0.0)
+    results["rows"]["4096"]["joint"]["loss"] = 0.0
+    told = tables.saved(results).splitlines()
+    assert told[7:14] == ["1,024 tokens: standard 2.000 (95k)",
+                          "   regularized: best 2.000 (95k), 1.00 times the text [1.00, 1.00]",
+                          *told[9:10],
+                          "      limit's misfit: 1.00 to 4.00, or 0.5 to 2.0 times",
+                          "   joint: best 1.000 (95k), 2.00 times the text [2.00, 2.00]",
+                          *told[12:13],
+                          "      limit's misfit: 1.00 to 4.00, or 0.5 to 2.0 times"]
+    assert told[9].startswith("      by the law 1.00 [1.00, 1.00]; limit 2.000, 1.00 [")
+    assert told[12].startswith("      by the law 2.00 [2.00, 2.00]; limit 0.500, 4.00 [")
+    assert told[25] == "   joint: best 0.250 (95k), 1.41 times the text [1.41, 1.41], beyond"
+    assert told[26] == "      by the law 2.00 [2.00, 2.00]; limit 0.000, never;"
+    assert told[28:] == ["standard losses over tokens: exponent 1.00, E 0.00, off by 0.020",
+                         "   E open to 0.10 by misfit; from count to count, measured: 2.00, 1.00, 0.50 less"]
 
 
 def test_where_searches_ended_is_told_from_the_least_tokens_to_the_most():

@@ -9,11 +9,12 @@ from jaxtyping import Float
 
 from minilab.core.records import Record
 from minilab.ensembles.copying import COPIES
-from minilab.ensembles.limits import efficiency_between
+from minilab.ensembles.limits import Efficiency, data_efficiency
 from minilab.ensembles.recipes import Place, runs_at
 from minilab.ensembles.runs import Data, Task
 from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
 from minilab.ensembles.study import named
+from minilab.ensembles.tables_data import savings
 from minilab.nn.transformer import TransformerConfig
 
 Results = Mapping[str, Any]
@@ -86,7 +87,8 @@ def laws(x: Sequence[float] | Float[np.ndarray, "n"], losses: Float[np.ndarray, 
 
 def together(results: Results) -> str:
     """Of `ensembles/together`: each place, the best single one first. Errors are those of other members; averaged
-    probabilities are ahead from the number of members on at which they first lose less than averaged logits."""
+    probabilities are ahead from the number of members on at which they first lose less than averaged logits. Of one
+    member and of all, how sure they are, less how often right, and the expected error of calibration."""
     lines = []
     for name, row in sorted(results["places"].items(), key=lambda item: item[1]["logits"]["losses"][0]):
         law, other = row["logits"], row["probabilities"]
@@ -94,10 +96,12 @@ def together(results: Results) -> str:
         ahead = next((f"ahead from {k} on" for k, (a, b) in pairs if k > 1 and b < a), "never ahead")
         off, apart = (f"1/K is off by {np.abs(curve['1/K']['residuals']).max():.3f}, free exponent "
                       f"{curve['free']['alpha']:.2f}" for curve in (law, other))
-        sure = row["calibration"]["one"]["overconfidence"]
+        one, both = (f"{row['calibration'][who]['overconfidence']:+.1%} ({row['calibration'][who]['error']:.1%})"
+                     for who in ("one", "all"))
         lines += [f"{name}: one {law['losses'][0]:.3f} ± {law['standard_error'][0]:.3f}, all {law['losses'][-1]:.3f}, "
                   f"floor {law['1/K']['E']:.3f} ± {law['1/K']['standard_error']:.3f}",
-                  f"   {off}; one is {sure:+.1%} too sure",
+                  f"   by two members {law['two members']:.3f}; {off}",
+                  f"   too sure (error of calibration): one {one}, all {both}",
                   f"   probabilities: all {other['losses'][-1]:.3f}, {ahead}; {apart}"]
     return "\n".join(lines)
 
@@ -106,11 +110,12 @@ def joint(results: Results) -> str:
     """Of `ensembles/joint`: each size's tuned model, members and floor, and the limits over sizes of those floors."""
     sizes = results["sizes"]
     K = len(next(iter(sizes.values()))["losses"])
-    lines = [f"size: one model tuned; one member, {K}, floor over members; one in training"]
+    lines = [f"size: one model tuned; one member, {K}, floor over members (by two); one in training"]
     for size in map(named, results["parameters"]):
         row = sizes[size]
         lines.append(f"{size:>5}: {row['single']:.3f}; {row['losses'][0]:.3f}, {row['losses'][-1]:.3f}, "
-                     f"{row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f}; {row['train']:.2f}")
+                     f"{row['1/K']['E']:.3f} ± {row['1/K']['standard_error']:.3f} ({row['two members']:.3f}); "
+                     f"{row['train']:.2f}")
     for name, limit in results["limits"].items():
         span = Interval(*limit["profile"], 0.95, *limit["open"])
         lines.append(f"members {name}, over sizes: E {limit['E']:.3f}, exponent {limit['alpha']:.2f}, "
@@ -121,29 +126,31 @@ def joint(results: Results) -> str:
 
 def saved(results: Results) -> str:
     """Of `ensembles/data`: the least loss that was measured with each recipe, and how many times the text the standard
-    recipe would need for it, by its law over tokens and along straight lines from loss to loss; the limit of each
-    recipe's law over sizes, with its interval by misfit; and the laws over tokens."""
+    recipe would need for it, along straight lines from loss to loss and by its law over tokens; the limit of each
+    recipe's law over sizes, what it saves by that law, and what the ends of its interval by misfit would; and the laws
+    over tokens. Brackets are of 95 percent, by seeds, and of a limit of members by members: see `savings`."""
     rows = dict(sorted(results["rows"].items(), key=lambda item: int(item[0])))
-    tokens, usual, lines = [int(n) for n in rows], [row["standard"]["loss"] for row in rows.values()], []
+    usual, found, lines = [row["standard"]["loss"] for row in rows.values()], savings(results), []
     for n, row in rows.items():
         best = {recipe: min(row[recipe]["sizes"].items(), key=lambda item: item[1]["loss"])[0]
                 for recipe in ("standard", "regularized")}
         best["joint"] = min(row["joint"]["curves"].items(), key=lambda item: item[1][-1])[0]
         lines.append(f"{int(n):,} tokens: standard {row['standard']['loss']:.3f} ({best['standard']})")
-        for recipe in ("regularized", "joint"):
-            found, times = row[recipe], results["efficiency"][n]
-            between = f"{efficiency_between(found['best'], tokens, usual, at=int(n)):.2f} times the text"
-            between += ", beyond" if found["best"] < min(usual) else ""
-            limit = Interval(*found["law"]["profile"], 0.95, *found["law"]["open"])
-            lines += [f"   {recipe}: best {found['best']:.3f} ({best[recipe]}), {between}; by the law "
-                      f"{_times(times[f'{recipe}, nothing extrapolated'])}",
-                      f"      limit {found['loss']:.3f}, by the law {_times(times[recipe])}; {_told(limit)} by misfit"]
+        for recipe, times in found[n].items():
+            at, span = row[recipe], Interval(*row[recipe]["law"]["profile"], 0.95, *row[recipe]["law"]["open"])
+            ends = " to ".join("any" if is_open else f"{data_efficiency(end, times.law, at=int(n)).value:,.1f}"
+                               for end, is_open in ((span.high, span.open_high), (span.low, span.open_low)))
+            lines += [f"   {recipe}: best {at['best']:.3f} ({best[recipe]}), {times.between:.2f} times the text "
+                      f"{_ends(times.between_span)}{', beyond' if at['best'] < min(usual) else ''}",
+                      f"      by the law {_times(times.best)}; limit {at['loss']:.3f}, {_times(times.limit)};",
+                      f"      limit's misfit: {_told(span)}, or {ends} times"]
     for recipe, law in results["laws"].items():
         losses = np.array([row[recipe].get("best", row[recipe]["loss"]) for row in rows.values()])
         what = "losses" if recipe == "standard" else "limits"
         lines += [f"{recipe} {what} over tokens: exponent {law['alpha']:.2f}, E {law['E']:.2f}, off by "
                   f"{np.abs(law['residuals']).max():.3f}",
-                  f"   from count to count, measured: {_each(losses[:-1] - losses[1:])} less"]
+                  f"   E {_told(Interval(*law['profile'], 0.95, *law['open']))} by misfit; "
+                  f"from count to count, measured: {_each(losses[:-1] - losses[1:])} less"]
     return "\n".join(lines)
 
 
@@ -307,5 +314,9 @@ def _place(row: Mapping[str, Any]) -> Place:
     return Place(row["epochs"], row["lr"], row["weight_decay"])
 
 
-def _times(saved: float | None) -> str:
-    return "never" if saved is None else f"{saved:.2f}"
+def _ends(found: Interval) -> str:
+    return f"[{found.low:.2f}, {found.high:.2f}]"
+
+
+def _times(saved: Efficiency) -> str:
+    return f"{saved.value:.2f} {_ends(saved.interval)}" if saved.reached else "never"
