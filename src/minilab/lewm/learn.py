@@ -61,6 +61,7 @@ class LearnConfig:
     batch: int = 128
     lam: float = 0.09  # weight of SIGReg; 0 collapses
     directions: int = 1024  # M
+    knots: int = 17  # K, at which SIGReg compares
     lr: float = 5e-5
     weight_decay: float = 1e-3
     warmup: float = 0.01  # share of the steps
@@ -93,12 +94,13 @@ class Loss(NamedTuple):
 
 
 def lewm_loss(model: nn.Module, clip: Clip, generator: torch.Generator | None = None, *, lam: float,
-              directions: int = 1024, group: "dist.ProcessGroup | None" = None, compile: bool = False) -> Loss:
-    """prediction + lam * sigreg. With a `group`, SIGReg is that of all its processes' clips."""
+              directions: int = 1024, knots: int = 17, group: "dist.ProcessGroup | None" = None, compile: bool = False
+              ) -> Loss:
+    """prediction + lam * sigreg. With a `group`, SIGReg is that of all its processes' clips, the rest of one's own."""
     z, predicted = model(clip.frames, clip.actions)
     prediction = (predicted - z[:, 1:]).float().square().mean()
     steps = (z if lam else z.detach()).transpose(0, 1)  # T B D; with lam = 0 it is only measured
-    spread = sigreg(steps, generator, directions=directions, group=group, compile=compile)
+    spread = sigreg(steps, generator, directions=directions, knots=knots, group=group, compile=compile)
     return Loss(prediction + lam * spread, prediction, spread)
 
 
@@ -186,8 +188,13 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
           ) -> History:
     """Train `model` in place on clips from `draw`, and leave it in evaluation, its weights fixed.
 
-    `loss` replaces the loss, to compare with other ways not to collapse. With a `group`, `config.batch` is that of each
-    process, and `model` and `draw` are data-parallel already. An interrupted call goes on from its `checkpoint`.
+    `loss` replaces the loss, to compare with other ways not to collapse. An interrupted call goes on from its
+    `checkpoint`.
+
+    With a `group`, `model` averages gradients over its processes already (`DistributedDataParallel`), `config.batch` is
+    that of each, and `draw`, whose generator is the same in all, gives each its own clips. A step is then that of one
+    process with all clips, but for BatchNorm: it sees its own process's clips, unless the model went through
+    `nn.SyncBatchNorm.convert_sync_batchnorm`, which needs GPUs.
     """
     if loss is None and config.lam == 0:
         warnings.warn("lam = 0: nothing holds latents apart, and prediction alone is best when all are the same. "
@@ -201,8 +208,9 @@ def learn(model: nn.Module, draw: Draw, config: LearnConfig, *, held_out: Clip |
         return draw(config.batch, generator), generator
 
     def total(model: nn.Module, drawn: tuple[Clip, torch.Generator]) -> Tensor:
-        parts = loss(model, *drawn) if loss else lewm_loss(model, *drawn, lam=config.lam, directions=config.directions,
-                                                           group=group, compile=config.compile)
+        parts = loss(model, *drawn) if loss else lewm_loss(
+            model, *drawn, lam=config.lam, directions=config.directions, knots=config.knots, group=group,
+            compile=config.compile)
         latest[:] = [Loss(*(part.detach() for part in parts[:3]), {k: v.detach() for k, v in parts.terms.items()})]
         return parts.total
 
