@@ -180,6 +180,18 @@ def test_a_model_with_a_history_of_one_sees_each_frame_alone():
         fresh(dataclasses.replace(TINY, history=2))(*HELD_OUT)
 
 
+def test_directions_and_knots_of_the_configuration_are_the_losses():
+    losses = {}
+    for knots in (5, 17):
+        history = learn(fresh(), draw, settings(1, directions=3, knots=knots))
+        generator = torch.Generator().manual_seed(0)  # of the first step
+        clip = draw(32, generator)
+        wanted = lewm_loss(fresh().train(), clip, generator, lam=0.2, directions=3, knots=knots).total
+        losses[knots] = history.log.losses[0]
+        assert losses[knots] == pytest.approx(wanted.item())
+    assert losses[5] != losses[17]
+
+
 def test_another_loss_can_take_the_place_of_ours():
     called = []
 

@@ -105,6 +105,7 @@ class KnobsPreset:
     lam: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     batch: tuple[int, ...] = (32, 128)  # each twice: with the same lam, and with lam * batch held
     directions: tuple[int, ...] = (4, 16, 1024)
+    knots: tuple[int, ...] = (5, 65)
     latent: tuple[int, ...] = (4, 8, 16, 64)
     history: tuple[int, ...] = (1,)
     heads: tuple[str, ...] = ("layer", "none")
@@ -117,22 +118,24 @@ class KnobsPreset:
 
 
 KNOBS = {
-    "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,),
+    "cpu": KnobsPreset("cpu", QUICK, lam=(1.0,), batch=(32,), directions=(16,), knots=(5,),
                        latent=(8,), history=(1,), heads=("none",), steps=(10,), frames=400, device="cpu",
                        encoders=(VisionConfig(image=32, patch=8, width=32, depth=1, heads=2, hidden=64),)),
     "two-cores": KnobsPreset("two-cores", rooms(tasks=100), lam=(0.001, 0.01, 0.03, 0.3, 1.0, 3.0), device="cpu"),
+    "two-cores-knots": KnobsPreset("two-cores-knots", rooms(tasks=100, seeds=(0, 1, 2)), lam=(), batch=(),
+                                   directions=(), latent=(), history=(), heads=(), device="cpu"),
     "gpu": KnobsPreset("gpu", replace(CARD, seeds=(0, 1, 2)), device="cuda"),
     # What it takes to see the block's angle.
     "gpu-pusht": KnobsPreset(
         "gpu-pusht", with_learning(replace(PUSHT, seeds=(0,)), steps=20_000, lam=0.09),
-        lam=(0.03, 0.3, 1.0), batch=(), directions=(), latent=(192, 384), history=(), heads=("layer",),
+        lam=(0.03, 0.3, 1.0), batch=(), directions=(), knots=(), latent=(192, 384), history=(), heads=("layer",),
         encoders=(convolutions(),), threads=4, device="cuda"),
 }
 
 
 @with_threads
 def knobs(preset: KnobsPreset) -> Record:
-    """LeWM with one setting changed at a time: lam, batch, directions, latent width, history, encoder, steps, heads.
+    """LeWM with one setting changed at a time: lam, batch, directions, knots, latent, history, encoder, steps, heads.
 
     For each: what it learned, what a small network reads off its latent, and the goals that it reaches.
     """
@@ -178,6 +181,8 @@ def turned(preset: KnobsPreset) -> Iterator[tuple[str, str, Setting]]:
         yield "batch, lam * batch held", str(batch), with_learning(usual, batch=batch, lam=carried)
     for directions in positions(preset.directions, c.directions):
         yield "directions", str(directions), with_learning(usual, directions=directions)
+    for knots in positions(preset.knots, c.knots):
+        yield "knots", str(knots), with_learning(usual, knots=knots)
     for latent in positions(preset.latent, m.latent):
         yield "latent", str(latent), with_model(usual, latent=latent)
     for history in positions(preset.history, m.history):

@@ -107,7 +107,7 @@ SHAPE = {
 
 @with_threads
 def shape(preset: ShapePreset) -> Record:
-    """The shape of latents: how straight paths are while it learns, a map of the rooms, latent against true distance.
+    """The shape of latents: how straight paths are, a map of the rooms, latent against true distance.
 
     The dot walks smoothly here: of a walk at random no path is straight, in any latents.
     """

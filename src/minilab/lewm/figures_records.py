@@ -28,8 +28,8 @@ FILMS = {"nominal": ("untouched", INK), "recolored": ("recolored", PALETTE.orang
          "teleported": ("teleported", PALETTE.blue)}
 WORLDS = {"rooms": "Two Rooms", "disc": "push a disc", "pusht": "Push-T", "cube": "cube"}
 KNOBS = {"lam": "weight λ", "batch, lam held": "batch, λ held", "batch, lam * batch held": "batch, λ · batch held",
-         "directions": "directions M", "latent": "latent width D", "history": "history N", "heads": "norm in the heads",
-         "encoder": "encoder"}
+         "directions": "directions M", "knots": "knots K", "latent": "latent width D", "history": "history N",
+         "heads": "norm in the heads", "encoder": "encoder"}
 DECIDERS = {"LeWM": PALETTE.blue, "patch tokens": PALETTE.green}
 PROCESSORS = {"cpu": "core", "cuda": "GPU"}
 # A group of points in one row stands this far apart.

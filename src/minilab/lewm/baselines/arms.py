@@ -189,7 +189,8 @@ def regularized_reconstruction_loss(aided: Aided, clip: Clip, generator: torch.G
     """LeWM's own loss, and pictures drawn from the latents: the paper's ablation. Its weight is not published."""
     z, predicted = aided(clip.frames, clip.actions)
     prediction, drawn = _error(predicted, z[:, 1:]), _drawn(aided, z, clip)
-    spread = sigreg(z.transpose(0, 1), generator, directions=learning.directions, compile=learning.compile)
+    spread = sigreg(z.transpose(0, 1), generator, directions=learning.directions, knots=learning.knots,
+                    compile=learning.compile)
     return Loss(prediction + learning.lam * spread + weight * drawn, prediction, spread, {"reconstruction": drawn})
 
 
