@@ -1,14 +1,17 @@
 """The systems that LeWM is compared with: their terms by hand, and each of them for three steps in Two Rooms."""
 
 import math
+import sys
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from minilab.core import train as train_module
+from minilab.lewm.baselines import tokens as tokens_module
 from minilab.lewm.baselines.arms import ARMS, Setting, ema_loss, stop_gradient_loss, train_arm
 from minilab.lewm.baselines.cloning import Chance, Cloner, Cloning, hindsight_error
 from minilab.lewm.baselines.regularizers import (
@@ -206,12 +209,24 @@ def test_a_vit_gives_its_own_patches(clips):
     assert (model.tokens, model.config.latent) == (16, 16 * 24)
 
 
-@pytest.mark.slow  # transformers takes seconds to import
-def test_dinov2_is_read_from_a_folder_and_its_absence_explained(tmp_path, clips):
+def save_tiny(folder, **options):
+    """What `DinoTokens` reads, with 12 numbers a token and random weights."""
     transformers = pytest.importorskip("transformers")
-    tiny = transformers.Dinov2Config(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28,
-                                     patch_size=14)
-    transformers.Dinov2Model(tiny).save_pretrained(tmp_path / "tiny")
+    tiny = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    transformers.Dinov2Model(transformers.Dinov2Config(**{**tiny, **options})).save_pretrained(folder)
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """A cache of minilab that is empty, and no network."""
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub.constants"), "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(tokens_module, "DINO", "nobody/dinov2-small")  # the real one may have been downloaded before
+
+
+@pytest.mark.slow  # transformers takes seconds to import
+def test_dinov2_is_read_from_a_folder_and_its_absence_explained(tmp_path, clips, no_hub):
+    save_tiny(tmp_path / "tiny")
     frames = clips.draw(4, generator()).frames
     model = frozen_tokens(CONFIG, DinoTokens(str(tmp_path / "tiny"), size=28), frames).eval()
     assert model.encode(frames).shape == (4, 4, 4 * 12)
@@ -220,6 +235,28 @@ def test_dinov2_is_read_from_a_folder_and_its_absence_explained(tmp_path, clips)
         DinoTokens(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="patches of 14"):
         DinoTokens(str(tmp_path / "tiny"), size=32)
+    weights = load_file(tmp_path / "tiny" / "model.safetensors")
+    save_file({name: weights[name] for name in weights if "projection" not in name},
+              tmp_path / "tiny" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks 2 of DINOv2's tensors.*would stay random"):
+        DinoTokens(str(tmp_path / "tiny"), size=28)
+
+
+@pytest.mark.slow
+def test_the_arm_on_dinov2_reads_the_folder_of_the_cache_and_says_so_before_it_draws_a_clip(clips, no_hub, monkeypatch):
+    def never(n, generator):
+        raise AssertionError("a clip was drawn")
+
+    with pytest.raises(OSError, match="hf download .*dinov2-small.*make that folder .*frozen_learned"):
+        train_arm("frozen_dino", CONFIG, never, LEARN)
+    save_tiny(tokens_module.dino_folder())
+    out = train_arm("frozen_dino", CONFIG, clips.draw, LEARN)
+    theirs = DinoTokens(str(tokens_module.dino_folder())).tokens(clips.draw(1, generator()).frames[0])
+    assert out.model.config.latent == 196 * 12  # of 196 pixels
+    torch.testing.assert_close(out.model.encode(clips.draw(1, generator()).frames)[0], theirs.flatten(1))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match="pip install"):
+        train_arm("frozen_dino", CONFIG, never, LEARN)
 
 
 # Agents without a model
@@ -282,8 +319,12 @@ def bases(clips):
     return {name: train_arm(name, CONFIG, clips.draw, LEARN).model for name in ("sigreg", "reconstruction")}
 
 
-@pytest.mark.parametrize("name", ARMS)
-def test_every_arm_learns_looks_and_acts(name, clips, bases):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "frozen_dino" else name
+                                  for name in ARMS])
+def test_every_arm_learns_looks_and_acts(name, clips, bases, request):
+    if name == "frozen_dino":
+        request.getfixturevalue("no_hub")
+        save_tiny(tokens_module.dino_folder())
     held_out = clips.draw(16, generator(1))
     base = bases.get(ARMS[name].stands_on)
     out = train_arm(name, CONFIG, clips.draw, LEARN, held_out=held_out, base=base)
@@ -333,7 +374,10 @@ def test_without_a_weight_sigreg_warns_of_its_collapse_and_those_that_have_no_su
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.learns])
-def test_an_arm_learns_on_a_gpu_what_its_losses_say_one_call_at_a_time(name, clips, monkeypatch):
+def test_an_arm_learns_on_a_gpu_what_its_losses_say_one_call_at_a_time(name, clips, monkeypatch, request):
+    if name == "frozen_dino":
+        request.getfixturevalue("no_hub")
+        save_tiny(tokens_module.dino_folder())
     on_gpu = Clips(clips.data.to("cuda"), size=SIZE)
     base = fresh().cuda().eval() if ARMS[name].stands_on else None
     learning = replace(LEARN, steps=12, precision="fp32")

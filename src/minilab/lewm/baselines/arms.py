@@ -11,6 +11,7 @@
 | `reconstruction` | learns | pictures must be drawn from them, as in Dreamer |
 | `sigreg_reconstruction` | learns | both: the paper's ablation |
 | `frozen_random`, `frozen_learned` | patch tokens that are frozen | that they are frozen, as in DINO-WM |
+| `frozen_dino` | DINOv2's real patch tokens: 196 of 384 numbers | the same; weights from a folder or the hub |
 | `cloning`, `cloning_frozen`, `chance` | there is none | these are agents: nothing is planned |
 
 A BatchNorm in the heads is itself a reason: `ema` learns with it and collapses without. So compare with LayerNorm
@@ -40,7 +41,7 @@ from minilab.lewm.baselines.regularizers import (
     weighed,
 )
 from minilab.lewm.baselines.teacher import Teacher
-from minilab.lewm.baselines.tokens import TokenModel, frozen_tokens
+from minilab.lewm.baselines.tokens import DinoTokens, TokenModel, frozen_tokens
 from minilab.lewm.data import Scale
 from minilab.lewm.decoder import ConvDecoder, CrossDecoder, reconstruction_error
 from minilab.lewm.learn import Clip, Draw, History, LearnConfig, Loss, learn, lewm_loss
@@ -252,6 +253,10 @@ def _on_learned_tokens(s: Setting) -> TokenModel:
     return frozen_tokens(s.config, s.base.encoder, s.frames())
 
 
+def _on_dino_tokens(s: Setting) -> TokenModel:
+    return frozen_tokens(s.config, DinoTokens().to(s.device), s.frames(2))
+
+
 ARMS: dict[str, Arm] = {
     "sigreg": Arm("LeWM: SIGReg", _alone),
     "prediction": Arm("prediction alone", _alone, prediction_loss),
@@ -267,6 +272,7 @@ ARMS: dict[str, Arm] = {
     "frozen_random": Arm("patch tokens of random weights", _on_random_tokens, prediction_loss),
     "frozen_learned": Arm("patch tokens that drew pictures", _on_learned_tokens, prediction_loss,
                           stands_on="reconstruction"),
+    "frozen_dino": Arm("patch tokens of DINOv2 (DINO-WM)", _on_dino_tokens, prediction_loss),
     "cloning": Arm("cloning, from scratch", lambda s: Cloning(s.fresh(), frozen=False), cloning_loss, plans=False),
     "cloning_frozen": Arm("cloning, on LeWM's frozen latents", lambda s: Cloning(s.base, frozen=True), cloning_loss,
                           stands_on="sigreg", plans=False),

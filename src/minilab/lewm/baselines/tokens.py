@@ -8,13 +8,15 @@ the frame's block of actions beside it, and predicts those of the next. Notable:
   other, at about P times the cost.
 - `frozen_tokens` takes the tokens of any encoder of ours: of random weights, or of a model that was trained before. Of
   convolutions it takes the map before the last, which has four times as many (`Finer`).
-  `DinoTokens` has DINOv2's real ones, if `transformers` is installed and the hub can be reached.
+  `DinoTokens` has DINOv2's real ones, if `transformers` is installed and their weights are in a folder (`dino_folder`)
+  or on a hub that can be reached.
 - Ours: tokens less their mean over the data and in units of each channel's spread, unless they are DINOv2's.
 
 Shapes: B sequences, T frames, P patches, C token width, D = P C, W predictor width, A actions, k of them in a block.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from minilab.core.device import cache_dir
 from minilab.lewm.model import LeWM, LeWMConfig
 from minilab.nn.vision import ConvEncoder
 
@@ -120,24 +123,38 @@ def frozen_tokens(config: LeWMConfig, encoder: Tokens, frames: UInt8[Tensor, "B 
     return model if isinstance(encoder, DinoTokens) else model.standardize(frames)
 
 
+DINO = "facebook/dinov2-small"  # on the hub; what DINO-WM takes
+
+
+def dino_folder() -> Path:
+    """Where DINOv2's weights are looked for before the hub."""
+    return cache_dir() / "lewm" / DINO.split("/")[1]
+
+
 class DinoTokens(nn.Module):
     """DINOv2's patch tokens, after its last norm. Images are enlarged to `size` first, of 14 pixels a patch.
 
-    `source` is a name on the hub or a folder. Raises ImportError without transformers, and OSError if the weights are
-    not to be had.
+    `source` is a folder or a name on the hub; by default our folder if there is one, and else DINO-WM's on the hub.
+    Raises ImportError without transformers, OSError if the weights are not to be had, and ValueError if they are others
+    or do not fit the size.
     """
 
-    def __init__(self, source: str = "facebook/dinov2-small", *, size: int = 196) -> None:
+    def __init__(self, source: str | None = None, *, size: int = 196) -> None:
         super().__init__()
+        source = source or (str(dino_folder()) if dino_folder().is_dir() else DINO)
         try:
             from transformers import Dinov2Model
         except ImportError:
             raise ImportError("DINOv2 needs transformers: pip install 'minilab[labs]'") from None
         try:
-            self.model = Dinov2Model.from_pretrained(source)
+            self.model, found = Dinov2Model.from_pretrained(source, output_loading_info=True)
         except OSError as error:
-            raise OSError(f"the weights {source!r} are neither a folder here nor to be had from the hub; download them "
-                          "where there is a network, or take the arm with a frozen encoder of ours") from error
+            raise OSError(f"the weights {source!r} are neither a folder here nor on a hub that answers: where there is "
+                          f"a network, run hf download {DINO} --local-dir dinov2-small; make that folder "
+                          f"{dino_folder()} here; or take the arm frozen_learned, a frozen encoder of ours") from error
+        if absent := found["missing_keys"]:
+            raise ValueError(f"{source!r} lacks {len(absent)} of DINOv2's tensors, such as {min(absent)}, which would "
+                             f"stay random: download {DINO}")
         if size % self.model.config.patch_size:
             raise ValueError(f"{size} pixels do not divide into patches of {self.model.config.patch_size}")
         self.size = size
