@@ -112,7 +112,7 @@ def test_dry_run_says_what_is_missing_and_runs_nothing(toy, capsys):
     assert cli.main(["run", "toy/wait", "--dry-run", "--set", "steps=12"]) == 0
     assert capsys.readouterr().out == "12 trainings are missing\n" and not toy.exists()
     assert cli.main(["run", "toy/speed", "--dry-run"]) == 2
-    assert "nothing to say" in capsys.readouterr().err
+    assert "toy/speed has no dry run; these keep each training and have one: toy/wait\n" in capsys.readouterr().err
 
 
 def test_pair_and_other_fields_replace_the_presets_and_are_told_by_the_record(toy, tmp_path, capsys):

@@ -87,7 +87,8 @@ def _run(arguments: argparse.Namespace) -> int:
     preset = dataclasses.replace(preset, **given, **changes)
     if arguments.dry_run:
         if experiment.dry_run is None:
-            raise WrongCall(f"{arguments.experiment} does not keep its trainings, so a dry run has nothing to say")
+            able = ", ".join(name for name, other in _experiments().items() if other.dry_run) or "none"
+            raise WrongCall(f"{arguments.experiment} has no dry run; these keep each training and have one: {able}")
         print(experiment.dry_run(preset))
         return 0
     try:

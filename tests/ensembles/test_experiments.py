@@ -4,14 +4,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minilab.cli import main
 from minilab.core.records import Record, flatten
+from minilab.ensembles import runs as module
 from minilab.ensembles.experiments import EXPERIMENTS
 from minilab.ensembles.experiments_data import DATA, moved
 from minilab.ensembles.experiments_extras import EXTRAS, MASKS, batch_runs, in_order
+from minilab.ensembles.experiments_members import JOINT, MEMBERS, together_runs
 from minilab.ensembles.experiments_teach import CONTINUED, new_domain
 from minilab.ensembles.members import decays, validation_loss
 from minilab.ensembles.recipes import Place, runs_at, time_scale
 from minilab.ensembles.runs import Data, outcome
+from minilab.ensembles.search import search
 from minilab.ensembles.study import CARD, LAPTOP, QUICK, TUNED, best, named, sized, told
 from minilab.nn.transformer import Transformer
 
@@ -27,12 +31,60 @@ def run(name):
     return EXPERIMENTS[name].run(EXPERIMENTS[name].presets["cpu"]).results
 
 
+def dry(name, capsys):
+    """What the command line says would be trained: the missing runs, of how many, and the lines below."""
+    assert main(["run", f"ensembles/{name}", "--preset", "cpu", "--dry-run"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    missing, _, count = first.split()[:3]
+    return int(missing), int(count), rest
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_runs_in_small_and_its_numbers_are_finite(name):
+def test_experiment_runs_in_small_and_its_numbers_are_finite_and_its_dry_run_lists_what_it_trains(
+        name, monkeypatch, capsys):
+    carried, real = [], module.train_members
+
+    def train(windows, config, hypers, *args, **options):
+        carried.extend(hypers)
+        return real(windows, config, hypers, *args, **options)
+
+    monkeypatch.setattr(module, "train_members", train)  # and not of experiments that train for themselves
+    if keeps := EXPERIMENTS[name].dry_run is not None:
+        missing, count, lines = dry(name, capsys)
+        assert missing <= count and not carried
+    else:
+        assert main(["run", f"ensembles/{name}", "--dry-run"]) == 2 and "ensembles/joint" in capsys.readouterr().err
     found = dict(flatten(run(name)))
     assert len(found) > 10
     for key, value in found.items():
         assert value is None or isinstance(value, str) or math.isfinite(value), key
+    if keeps:
+        searches = any("depend on these outcomes" in line for line in lines)
+        assert len(carried) > missing if searches else len(carried) == missing
+        missing, _, lines = dry(name, capsys)
+        assert missing == 0 and all("every run trains" in line for line in lines)
+    else:
+        assert not carried
+
+
+def test_dry_run_of_members_whose_outcomes_alone_are_kept_trains_them_all_again(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(module, "runs_folder", lambda: tmp_path)
+    preset = MEMBERS["cpu"]
+    preset.study.carry(together_runs(preset), "cpu")
+    missing, count, lines = dry("together", capsys)
+    assert missing == count == 6 and all("its weights are not" in line for line in lines)
+
+
+def test_dry_run_of_searches_goes_on_to_what_their_ends_ask_for(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(module, "runs_folder", lambda: tmp_path)
+    study = JOINT["cpu"].study
+    missing, _, lines = dry("joint", capsys)
+    assert missing == 4 * 3 and lines[-1].startswith("4 of 4 searches have not ended")
+    for size in (0, 1):
+        search(study.task(size), study.regularized[size], study.grid, seeds=study.seeds[:1])
+    missing, _, lines = dry("joint", capsys)  # two first moves, and two times a second seed and four members
+    assert missing == 2 * 3 + 2 * (1 + 4) and lines[-1].startswith("2 of 4 searches have not ended")
+    assert sum("seed 1:" in line for line in lines) == 4 and sum("seed 3:" in line for line in lines) == 2
 
 
 def test_best_of_several_rates_is_shown_for_each_number_of_epochs():

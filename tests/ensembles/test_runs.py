@@ -9,6 +9,7 @@ from minilab.ensembles.members import Hyper, RunConfig, train_members, validatio
 from minilab.ensembles.runs import (
     Data,
     Run,
+    Stage,
     Task,
     carry_out,
     dry_run,
@@ -46,8 +47,22 @@ def test_what_is_there_is_not_trained_again(monkeypatch):
                         lambda *args, **kw: trained.append(args[2]) or train_members(*args, **kw))
     both = carry_out(RUNS[:3], device="cpu")
     assert trained == [[RUNS[2].hyper]] and both[:2] == first
-    told = dry_run(RUNS).splitlines()
+    told = dry_run([Stage(RUNS)]).splitlines()
     assert told[0].startswith(f"1 of 4 runs are missing, {RUNS[3].flops:.1e}") and "decay 1, seed 1" in told[1]
+
+
+def test_dry_run_counts_what_the_calls_would_train_one_after_the_other():
+    def told(*stages):
+        first, *rest = dry_run(stages, then="and more").splitlines()
+        assert rest.pop() == "and more" and len(rest) == int(first.split()[0])
+        return first.partition(" runs")[0], sum("its weights are not" in line for line in rest)
+
+    carry_out(RUNS[:1], device="cpu")
+    carry_out(RUNS[1:2], device="cpu", keep=True)
+    assert told(Stage(RUNS[:3])) == ("1 of 3", 0)
+    assert told(Stage(RUNS[:3], keep=True)) == ("2 of 3", 1)
+    assert told(Stage(RUNS[:3], keep=True), Stage(RUNS[:3])) == ("2 of 3", 1)
+    assert told(Stage(RUNS[2:3]), Stage(RUNS[2:3], keep=True)) == ("2 of 2", 0)  # `carry_out` does it twice as well
 
 
 def test_kept_members_are_what_was_measured_and_are_trained_anew_if_they_were_not_kept():

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from minilab.ensembles.recipes import Grid, Place, for_ensembles, standard, time_scale
-from minilab.ensembles.runs import Data, Outcome, Task, carry_out, dry_run
+from minilab.ensembles.runs import Data, Outcome, Task, carry_out, is_kept, outcome
 from minilab.ensembles.search import neighbors, outlook, search
 from minilab.nn.transformer import TransformerConfig
 
@@ -85,14 +85,38 @@ def test_diverged_places_lose_and_a_search_with_nothing_else_refuses():
 def test_search_trains_what_is_missing_and_a_second_one_nothing(monkeypatch):
     grid = Grid(epochs=(1, 2), lr=(3e-3, 1e-2), weight_decay=(0.1,))
     found = search(TASK, Place(1, 3e-3, 0.1), grid)
-    assert found.certified and "0 of 3" in dry_run(outlook(TASK, found.place, grid))
+    assert found.certified
     monkeypatch.setattr("minilab.ensembles.runs.train_members", None)
     assert search(TASK, Place(1, 3e-3, 0.1), grid) == found
 
 
-def test_outlook_is_a_place_and_its_neighbors():
-    runs = outlook(TASK, Place(1, 3e-3, 0.1), Grid(epochs=(1, 2), lr=(3e-3,), weight_decay=(0.1,)), seeds=(0, 1))
-    assert [(run.epochs, run.hyper.init_seed) for run in runs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+def test_outlook_of_a_search_not_begun_is_its_first_move():
+    runs, found = outlook(TASK, Place(1, 3e-3, 0.1), Grid((1, 2, 4), (3e-3,), (0.1,)), seeds=(0, 1))
+    assert [(run.epochs, run.hyper.init_seed) for run in runs] == [(1, 0), (1, 1), (2, 0), (2, 1)] and found is None
+
+
+def test_outlook_follows_a_search_that_was_broken_off_to_the_move_it_would_make_next():
+    grid, start, moves = Grid((1, 2, 4, 8), (1e-2,), (0.1,)), Place(1, 1e-2, 0.1), []
+
+    def broken_off_at(move):
+        def carry(runs):
+            moves.append({run.epochs for run in runs if not is_kept(run)})
+            if moves[-1] and sum(map(bool, moves)) > min(move, 1):  # one move more is trained each time
+                raise KeyboardInterrupt
+            return carry_out(runs, device="cpu")
+        return carry
+
+    for move in range(3):  # a tiny model gains from each further epoch, so each move trains one number of epochs more
+        moves.clear()
+        with pytest.raises(KeyboardInterrupt):
+            search(TASK, start, grid, carry=broken_off_at(move))
+        runs, found = outlook(TASK, start, grid)
+        assert found is None and {run.epochs for run in runs if not is_kept(run)} == moves[-1]
+        assert len(runs) == len(set(runs)) == 2 + move
+    ended = search(TASK, start, grid)
+    runs, found = outlook(TASK, start, grid)
+    assert found == ended and found.place.epochs == 8 and all(map(is_kept, runs))
+    assert {run.epochs: outcome(run).valid for run in runs} == {p.epochs: loss for p, loss in ended.tried.items()}
 
 
 def test_place_off_the_grid_and_grid_out_of_order_are_refused():

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from minilab.core.device import pick_device, with_threads
 from minilab.core.records import Record
 from minilab.ensembles.experiments_members import joined, joined_runs
-from minilab.ensembles.experiments_size import of_fit, searched
+from minilab.ensembles.experiments_size import of_fit, searched, searched_ahead
 from minilab.ensembles.limits import data_efficiency, nested_limit
 from minilab.ensembles.recipes import Grid, Place
-from minilab.ensembles.runs import parameters
+from minilab.ensembles.runs import Stage, dry_run, parameters
 from minilab.ensembles.scaling import PowerLaw, fit_power_law
-from minilab.ensembles.study import LAPTOP, LOWER, QUICK, Study
+from minilab.ensembles.study import LAPTOP, LOWER, QUICK, Study, place_of
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ def data(preset: DataPreset) -> Record:
     N, rows = [parameters(model) for model in preset.study.models], {}
     studies = [moved(preset.study, tokens) for tokens in preset.tokens]
     found = searched(studies, ("standard", "regularized"), device)
-    trainings = [run for study, recipes in zip(studies, found, strict=True)
-                 for run in joined_runs(study, recipes["regularized"], preset.K)]
+    singles = [[place_of(row) for row in recipes["regularized"]] for recipes in found]
+    trainings = [run for study, places in zip(studies, singles, strict=True)
+                 for run in joined_runs(study, places, preset.K)]
     preset.study.carry(trainings, device, keep=True)  # all at once: they go side by side
-    for tokens, study, recipes in zip(preset.tokens, studies, found, strict=True):
+    for tokens, study, recipes, places in zip(preset.tokens, studies, found, singles, strict=True):
         usual, heavy = recipes["standard"], recipes["regularized"]
-        curves, _ = joined(study, heavy, preset.K, device)
+        curves, _ = joined(study, places, preset.K, device)
         size_law = fit_power_law(N, [row["loss"] for row in heavy], alpha=1.0)
         nested = nested_limit(N, [c.mean for c in curves], member_alpha=1.0, size_alpha=1.0,
                               left_out=[c.left_out for c in curves])
@@ -68,6 +69,15 @@ def data(preset: DataPreset) -> Record:
         "parameters": N, "tokens": list(preset.tokens), "rows": rows,
         "laws": {recipe: of_fit(fit) for recipe, fit in laws.items()},
         "efficiency": {tokens: _saved(row, laws["standard"].law) for tokens, row in rows.items()}})
+
+
+def data_ahead(preset: DataPreset) -> str:
+    """The dry run of `data`."""
+    studies = [moved(preset.study, tokens) for tokens in preset.tokens]
+    ahead = searched_ahead(studies, ("standard", "regularized"))
+    members = [run for study, ends in zip(studies, ahead.ends, strict=True)
+               for run in joined_runs(study, ends["regularized"], preset.K)]
+    return dry_run([Stage(ahead.runs), Stage(members, keep=True)], then=ahead.then("the seeds and members"))
 
 
 def moved(study: Study, tokens: int) -> Study:

@@ -21,8 +21,8 @@ from minilab.ensembles.masking import MaskedInputs, unused_token
 from minilab.ensembles.members import Hyper, RunConfig, decays, train_members, validation_loss
 from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import USUAL_DECAY, Place, for_ensembles, runs_at
-from minilab.ensembles.runs import Run, Task, parameters, worth_compiling
-from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study
+from minilab.ensembles.runs import Run, Stage, Task, dry_run, parameters, worth_compiling
+from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, runs_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ def extras(preset: ExtrasPreset) -> Record:
     """Four changes to the recipe: members in a chain, hidden inputs, a decay of all parameters, other batches."""
     started, device = time.perf_counter(), str(pick_device(preset.device))
     study, task = preset.study, preset.study.task(preset.size)
-    places = sorted(preset.chained, key=lambda place: -place.epochs)
-    once, alone = batch_runs(preset), [runs_at(task, place, range(preset.K)) for place in places]
-    study.carry([run for runs in (*alone, *once.values()) for run in runs], device, keep=True)  # they go side by side
+    places, once = sorted(preset.chained, key=lambda place: -place.epochs), batch_runs(preset)
+    study.carry(_alone_runs(preset), device, keep=True)  # they go side by side
     apart = [_apart(ensemble(study, task, place, preset.K, device)[0], task) for place in places]
     tuned = study.carry(runs_at(task, preset.tuned, preset.seeds), device)
     jobs = [partial(_chained, preset, place, device) for place in places]
@@ -87,6 +86,19 @@ def extras(preset: ExtrasPreset) -> Record:
         "changes": {"rows": {name: {"losses": losses} for name, losses in rows.items()}},
         "batches": {str(batch): {"losses": [found.valid for found in study.carry(runs, device)],
                                  "steps": runs[0].task.steps} for batch, runs in once.items()}})
+
+
+def _alone_runs(preset: ExtrasPreset) -> list[Run]:
+    """The independent members, and the batches of all sizes: the longest first."""
+    task, places = preset.study.task(preset.size), sorted(preset.chained, key=lambda place: -place.epochs)
+    return runs_of(task, places, range(preset.K)) + [run for runs in batch_runs(preset).values() for run in runs]
+
+
+def extras_ahead(preset: ExtrasPreset) -> str:
+    """The dry run of `extras`."""
+    tuned = runs_at(preset.study.task(preset.size), preset.tuned, preset.seeds)
+    return dry_run([Stage(_alone_runs(preset), keep=True), Stage(tuned)],
+                   then="chains, hidden inputs and other masks are not kept: every run trains them")
 
 
 def batch_runs(preset: ExtrasPreset) -> dict[int, list[Run]]:

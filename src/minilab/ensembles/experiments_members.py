@@ -10,13 +10,13 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.progress import progress
 from minilab.core.records import Record
 from minilab.ensembles.evaluate import KCurve, Predict, calibration, jackknife_error, k_curve, top_predictions
-from minilab.ensembles.experiments_size import of_fit, searched
+from minilab.ensembles.experiments_size import of_fit, searched, searched_ahead
 from minilab.ensembles.limits import nested_limit, two_member_limit
 from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import Place, for_ensembles, runs_at
-from minilab.ensembles.runs import Run, Task, members, parameters
+from minilab.ensembles.runs import Run, Stage, Task, dry_run, members, parameters
 from minilab.ensembles.scaling import fit_power_law
-from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, told
+from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, place_of, told
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def joint(preset: JointPreset) -> Record:
     started, device = time.perf_counter(), str(pick_device(preset.device))
     study, rows = preset.study, {}
     singles = searched([study], ("regularized",), device)[0]["regularized"]
-    curves, alone = joined(study, singles, preset.K, device)
+    curves, alone = joined(study, [place_of(row) for row in singles], preset.K, device)
     for name, single, row, curve in zip(study.names, singles, alone, curves, strict=True):
         rows[name] = {"single": single["loss"], **row, **of_curve(curve)}
     N = [parameters(model) for model in study.models]
@@ -131,24 +131,27 @@ def joint(preset: JointPreset) -> Record:
                   **of_fit(nested.sizes)} for law, nested in found.items()}})
 
 
-def joined(study: Study, singles: Sequence[dict], K: int, device: str) -> tuple[list[KCurve], list[dict]]:
+def joint_ahead(preset: JointPreset) -> str:
+    """The dry run of `joint`."""
+    ahead = searched_ahead([preset.study], ("regularized",))
+    members_there = joined_runs(preset.study, ahead.ends[0]["regularized"], preset.K)
+    return dry_run([Stage(ahead.runs), Stage(members_there, keep=True)], then=ahead.then("the seeds and members"))
+
+
+def joined(study: Study, singles: Sequence[Place], K: int, device: str) -> tuple[list[KCurve], list[dict]]:
     """By the paper's rule, from the best single model of each size: the K-curve there, and what members come to alone.
     """
-    places = _by_rule(singles)
     study.carry(joined_runs(study, singles, K), device, keep=True)  # all at once: they can share programs
     curves, rows = [], []
-    for i, place in enumerate(progress(places, desc="ensembles", unit="size")):
+    for i, single in enumerate(progress(singles, desc="ensembles", unit="size")):
         task = study.task(i)
-        stack, row = ensemble(study, task, place, K, device)
+        stack, row = ensemble(study, task, for_ensembles(single), K, device)
         curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), K))
         rows.append(row)
     return curves, rows
 
 
-def joined_runs(study: Study, singles: Sequence[dict], K: int) -> list[Run]:
-    """What `joined` trains."""
-    return [run for i, place in enumerate(_by_rule(singles)) for run in runs_at(study.task(i), place, range(K))]
-
-
-def _by_rule(singles: Sequence[dict]) -> list[Place]:
-    return [for_ensembles(Place(row["epochs"], row["lr"], row["weight_decay"])) for row in singles]
+def joined_runs(study: Study, singles: Sequence[Place | None], K: int) -> list[Run]:
+    """What `joined` trains, at the sizes whose place is known."""
+    return [run for i, single in enumerate(singles) if single
+            for run in runs_at(study.task(i), for_ensembles(single), range(K))]

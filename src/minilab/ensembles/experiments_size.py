@@ -12,7 +12,7 @@ from minilab.core.device import pick_device, with_threads
 from minilab.core.parallel import parallel_map
 from minilab.core.records import Record
 from minilab.ensembles.recipes import Grid, Place, runs_at, standard
-from minilab.ensembles.runs import Run, parameters
+from minilab.ensembles.runs import Run, Stage, dry_run, parameters
 from minilab.ensembles.scaling import Fit, bootstrap, fit_power_law, percentiles, profile_interval
 from minilab.ensembles.search import outlook, search
 from minilab.ensembles.study import CARD, LAPTOP, LOWER, QUICK, Study, best, runs_of, told
@@ -175,11 +175,40 @@ def _begun(study: Study, size: int, recipe: str) -> tuple[Place, Grid]:
     return study.regularized[size], study.grid
 
 
-def sizes_runs(preset: SizesPreset) -> list[Run]:
-    """The first move of each search. How many follow, only its outcome says."""
-    study = preset.study
-    return [run for recipe in preset.recipes for i in range(len(study.models))
-            for run in outlook(study.task(i), *_begun(study, i, recipe), seeds=study.seeds[:1])]
+class Ahead(NamedTuple):
+    """What `searched` trains, as far as kept outcomes tell."""
+
+    runs: list[Run]
+    ends: list[dict[str, list[Place | None]]]  # as `searched` gives them; None where a search has not ended
+
+    def then(self, after: str) -> str:
+        """A line for `dry_run`: how many searches have not ended, and what comes `after` them."""
+        ends = [end for recipes in self.ends for row in recipes.values() for end in row]
+        if None not in ends:
+            return ""
+        return (f"{ends.count(None)} of {len(ends)} searches have not ended: their further moves, and {after} where "
+                "they end, depend on these outcomes")
+
+
+def searched_ahead(studies: Sequence[Study], recipes: Sequence[str]) -> Ahead:
+    """Walk each search through what is kept, and on to its seeds or to the first move with a run that is missing."""
+    runs: list[Run] = []
+
+    def end(study: Study, size: int, recipe: str) -> Place | None:
+        task = study.task(size)
+        asked, found = outlook(task, *_begun(study, size, recipe), seeds=study.seeds[:1])
+        runs.extend(asked + (runs_at(task, found.place, study.seeds) if found else []))
+        return found.place if found else None
+
+    ends = [{recipe: [end(study, size, recipe) for size in range(len(study.models))] for recipe in recipes}
+            for study in studies]
+    return Ahead(runs, ends)
+
+
+def sizes_ahead(preset: SizesPreset) -> str:
+    """The dry run of `sizes`."""
+    ahead = searched_ahead([preset.study], preset.recipes)
+    return dry_run([Stage(ahead.runs)], then=ahead.then("the other seeds"))
 
 
 def law(x: list[float], losses: list[list[float]], *, draws: int, seed: int) -> dict:

@@ -123,7 +123,7 @@ def carry_out(runs: Sequence[Run], *, device: str = "auto", workers: int = 1, en
     Ray's tasks must see the same cache folder. Raises what a training raises, other outcomes being kept by then.
     """
     folder, device = folder or runs_folder(), str(pick_device(device))
-    missing = [run for run in dict.fromkeys(runs) if not _kept(run, folder, keep)]
+    missing = [run for run in dict.fromkeys(runs) if not is_kept(run, weights=keep, folder=folder)]
     groups = [_Group(tuple(part), device, keep, folder) for part in grouped(missing, most)]
     groups.sort(key=lambda group: -sum(run.flops for run in group.runs))  # or the longest would come last, alone
     for _ in progress(parallel_map(_train, groups, workers=workers, engine=engine), desc="runs", total=len(groups),
@@ -132,16 +132,41 @@ def carry_out(runs: Sequence[Run], *, device: str = "auto", workers: int = 1, en
     return [outcome(run, folder=folder) for run in runs]
 
 
-def dry_run(runs: Sequence[Run], *, folder: Path | None = None) -> str:
-    """What a call of `carry_out` would train, and what it would cost."""
-    distinct = list(dict.fromkeys(runs))
-    missing = [run for run in distinct if not _kept(run, folder or runs_folder(), keep=False)]
-    lines = [f"{len(missing)} of {len(distinct)} runs are missing, {sum(run.flops for run in missing):.1e} "
+class Stage(NamedTuple):
+    """What one call of `carry_out` is asked for."""
+
+    runs: Sequence[Run]
+    keep: bool = False
+
+
+def dry_run(stages: Sequence[Stage], *, then: str = "", folder: Path | None = None) -> str:
+    """What these calls of `carry_out` would train one after the other, and what it would cost. `then` is a last line,
+    for what nobody can list before it is trained."""
+    asked: dict[Run, bool] = {}  # and whether with its weights
+    missing, count = [], 0
+    for stage in stages:
+        for run in stage.runs:
+            if run in asked and asked[run] >= stage.keep:
+                continue
+            asked[run], count = stage.keep, count + 1
+            if not is_kept(run, weights=stage.keep, folder=folder):
+                missing.append(run)
+    lines = [f"{len(missing)} of {count} runs are missing, {sum(run.flops for run in missing):.1e} "
              "floating-point operations"]
-    lines += [f"  {parameters(run.task.model):,} parameters, {run.task.data.tokens:,} tokens x {run.epochs}, "
-              f"lr {run.hyper.lr:g}, decay {run.hyper.weight_decay:g}, seed {run.hyper.init_seed}: {run.flops:.1e}"
-              for run in missing]
-    return "\n".join(lines)
+    for run in missing:
+        lost = "; its outcome is there, its weights are not" if is_kept(run, folder=folder) else ""
+        lines.append(f"  {parameters(run.task.model):,} parameters, {run.task.data.tokens:,} tokens x {run.epochs}, "
+                     f"lr {run.hyper.lr:g}, decay {run.hyper.weight_decay:g}, seed {run.hyper.init_seed}: "
+                     f"{run.flops:.1e}{lost}")
+    return "\n".join([*lines, then] if then else lines)
+
+
+def is_kept(run: Run, *, weights: bool = False, folder: Path | None = None) -> bool:
+    """Whether a run needs no training: its outcome is there, and its weights if they are asked for and exist."""
+    folder = folder or runs_folder()
+    if not (folder / f"{run.key}.json").is_file():
+        return False
+    return not weights or _weights(run, folder).is_file() or outcome(run, folder=folder).diverged is not None
 
 
 def outcome(run: Run, *, folder: Path | None = None) -> Outcome:
@@ -220,10 +245,3 @@ def _write(run: Run, found: Outcome, folder: Path) -> None:
 
 def _weights(run: Run, folder: Path) -> Path:
     return folder / f"{run.key}-weights.safetensors"
-
-
-def _kept(run: Run, folder: Path, keep: bool) -> bool:
-    """Whether a run needs no training: its outcome is there, and its weights if they are asked for and exist."""
-    if not (folder / f"{run.key}.json").is_file():
-        return False
-    return not keep or _weights(run, folder).is_file() or outcome(run, folder=folder).diverged is not None

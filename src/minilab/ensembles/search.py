@@ -12,9 +12,11 @@ side, and the result says so. Notable:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 from minilab.ensembles.recipes import Grid, Place, runs_at
-from minilab.ensembles.runs import Outcome, Run, Task, carry_out
+from minilab.ensembles.runs import Outcome, Run, Task, carry_out, is_kept, outcome
 
 AXES = ("epochs", "lr", "weight_decay")
 CarryOut = Callable[[Sequence[Run]], list[Outcome]]
@@ -70,9 +72,33 @@ def search(task: Task, start: Place, grid: Grid, *, seeds: Sequence[int] = (0,),
     return Found(here, tried[here], certified, edge, tried)
 
 
-def outlook(task: Task, place: Place, grid: Grid, *, seeds: Sequence[int] = (0,)) -> list[Run]:
-    """The runs that a certificate of `place` takes, or a search's first move from there: for `runs.dry_run`."""
-    return [run for near in (place, *neighbors(place, grid)) for run in runs_at(task, near, seeds)]
+class Outlook(NamedTuple):
+    """A search as far as kept outcomes lead it."""
+
+    runs: list[Run]  # that it asks for, up to the first move with one that is missing
+    found: Found | None  # where it ends, if none is missing
+
+
+class _Missing(Exception):
+    """A run that a search asks for is not there."""
+
+
+def outlook(task: Task, start: Place, grid: Grid, *, seeds: Sequence[int] = (0,), folder: Path | None = None
+            ) -> Outlook:
+    """Walk a search without training: for `runs.dry_run`. Raises what `search` raises."""
+    asked: dict[Run, None] = {}
+
+    def look(runs: Sequence[Run]) -> list[Outcome]:
+        asked.update(dict.fromkeys(runs))
+        if not all(is_kept(run, folder=folder) for run in runs):
+            raise _Missing
+        return [outcome(run, folder=folder) for run in runs]
+
+    try:
+        found = search(task, start, grid, seeds=seeds, carry=look)
+    except _Missing:
+        found = None
+    return Outlook(list(asked), found)
 
 
 def _rank(loss: float) -> float:

@@ -65,6 +65,11 @@ def told(task: Task, place: Place, outcomes: Sequence[Outcome]) -> dict:
             "train": mean(found.train[-1] for found in outcomes)}
 
 
+def place_of(row: dict) -> Place:
+    """The place that `told` told."""
+    return Place(row["epochs"], row["lr"], row["weight_decay"])
+
+
 def best(task: Task, places: Sequence[Place], seeds: Sequence[int], outcomes: Sequence[Outcome]) -> dict:
     """The best of several places by the mean over seeds; `outcomes` are in the order of places, then seeds."""
     n = len(seeds)
