@@ -1,14 +1,20 @@
 """The public file format, on files that the tests write."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from minilab.core.device import cache_dir
 from minilab.lewm.collect import Recipe, collect
 from minilab.lewm.data import Clips
-from minilab.lewm.hdf5 import read_hdf5
+from minilab.lewm.hdf5 import Hdf5, read_hdf5
+from minilab.lewm.learn import small
+from minilab.lewm.model import cpu
+from minilab.lewm.planner import small as small_plan
+from minilab.lewm.study import Ground, Setting
 from minilab.lewm.worlds import world_named
 
 h5py = pytest.importorskip("h5py")
@@ -85,6 +91,48 @@ def test_proprio_stands_in_for_a_state(columns, tmp_path):
     columns["proprio"] = columns.pop("state") + 1
     data = read_hdf5(written(tmp_path / "a.h5", columns))
     assert np.array_equal(data.states.numpy(), columns["proprio"])
+
+
+@pytest.fixture
+def setting(tmp_path, monkeypatch):
+    """Two steps of training on a file of the disc's world, whose pictures are the world's in negative."""
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path / "cache"))
+    data = collect(Recipe("disc", episodes=12, steps=30), folder=tmp_path)
+    pixels = 255 - world_named("disc").render(data.states, 32).permute(0, 2, 3, 1).numpy()
+    path = written(tmp_path / "a.h5", {
+        "pixels": pixels, "action": data.actions.numpy(), "state": data.states.numpy(), "ep_len": data.ep_len.numpy(),
+        "ep_offset": data.ep_offset.numpy()})
+    return Setting(Hdf5("disc", str(path)), cpu(10), small(2, batch=8, directions=8, log_every=1), tasks=3, budget=10,
+                   plan=small_plan(samples=8, elites=2, iterations=1))
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_setting_learns_from_a_file_and_acts_in_the_world_that_it_names(setting, drawn):
+    ground = Ground(replace(setting, drawn=drawn), "cpu")
+    clip = ground.clips.draw(20, generator())
+    assert torch.equal(clip.frames, 255 - ground.world.render(clip.states.flatten(0, 1), 32).unflatten(0, (20, 4)))
+    trained = ground.trained("sigreg", 0)
+    assert len(trained.history.log.losses) == 2
+    start, goal = ground.tasks(3)
+    assert all((ground.seen.states == row).all(dim=1).any() for row in torch.cat((start, goal)))  # the file's table
+    assert ground.reached(ground.agent(trained, 0), 0).shape == (3,)
+
+
+def test_another_file_is_learned_from_anew_and_the_same_is_not(setting):
+    first = Ground(setting, "cpu").trained("sigreg", 0)
+    kept = list((cache_dir() / "lewm" / "trained").iterdir())
+    again = Ground(setting, "cpu").trained("sigreg", 0)
+    assert all(map(torch.equal, first.model.parameters(), again.model.parameters()))
+    assert list((cache_dir() / "lewm" / "trained").iterdir()) == kept
+    with h5py.File(setting.recipe.path, "r+") as file:
+        file["pixels"][:] = file["pixels"][:] // 2
+    other = Ground(setting, "cpu").trained("sigreg", 0)
+    assert not all(map(torch.equal, first.model.parameters(), other.model.parameters()))
+
+
+def test_pictures_of_a_file_are_not_mirrored_by_drawing_others(setting):
+    with pytest.raises(ValueError, match="if the set keeps states and no pictures"):
+        Ground(replace(setting, mirrored=True), "cpu").to_learn(4)
 
 
 @pytest.mark.parametrize("column", ["pixels", "action", "ep_len", "ep_offset"])

@@ -81,17 +81,22 @@ class Trajectories:
         return replace(self, **{part: getattr(self, part).to(device) for part in PARTS})
 
     def drawn(self, size: int) -> "Trajectories":
-        """The set with each row's picture drawn once and kept where the states are: N x 3 x size x size bytes.
+        """The set with each row's picture drawn (or read) once and kept beside the states: N x 3 x size x size bytes.
 
-        For a world whose pictures take longer than a step of training. Pictures of another size are drawn as before.
+        For pictures that take longer than a step of training. Those of another size are drawn (or read) as before.
         """
-        world = world_named(self.world)
+        def anew(rows: Int[Tensor, "n"], wanted: int | None) -> UInt8[Tensor, "n 3 H W"]:
+            if self.pixels is not None:
+                return self.pixels(rows, wanted)
+            world = world_named(self.world)
+            return world.render(self.states[rows], wanted or world.frame)
+
         kept = torch.empty(len(self.states), 3, size, size, dtype=torch.uint8, device=self.states.device)
-        for into, states in zip(kept.split(4096), self.states.split(4096), strict=True):
-            into.copy_(world.render(states, size))
+        for into, rows in zip(kept.split(4096), torch.arange(len(kept)).split(4096), strict=True):
+            into.copy_(anew(rows, size))
 
         def pixels(rows: Int[Tensor, "n"], wanted: int | None) -> UInt8[Tensor, "n 3 H W"]:
-            return kept[rows] if wanted == size else world.render(self.states[rows], wanted or world.frame)
+            return kept[rows] if wanted == size else anew(rows, wanted)
 
         return replace(self, pixels=pixels)
 

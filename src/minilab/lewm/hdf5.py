@@ -2,13 +2,14 @@
 
 Columns: pixels (N H W 3, bytes), action (N A), ep_len and ep_offset (E), and mostly state or proprio (N S). Actions at
 an episode's boundary are NaN. Pictures stay in the file until a clip needs them; everything else is read at once.
-Nothing is downloaded.
+Nothing is downloaded. `Hdf5("pusht", "pusht_expert_train.h5")` stands in a `study.Setting` where a recipe does.
 
 Shapes: E episodes, N rows, S numbers in a state, A in an action; B pictures.
 """
 
 import contextlib
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +24,24 @@ from minilab.lewm.worlds import world_named
 
 STATES = ("state", "proprio")  # whichever comes first; without one, states have no columns
 NEEDED = ("pixels", "action", "ep_len", "ep_offset")
+
+
+@dataclass(frozen=True)
+class Hdf5:
+    """A set in a file, in place of a `collect.Recipe`. It holds states of `world`, where what was learned is tried."""
+
+    world: str
+    path: str
+    steps: int = 100  # of an episode at most: no goal is sought farther ahead
+
+    def read(self) -> Trajectories:
+        return read_hdf5(self.path, world=self.world)
+
+    @property
+    def name(self) -> str:
+        """Another file, or a later version of it, has another. By its date: the published ones are too big to hash."""
+        path = Path(self.path).resolve()
+        return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
 
 
 def read_hdf5(path: Path | str, *, world: str = "") -> Trajectories:

@@ -25,6 +25,7 @@ from minilab.core.intervals import wilson
 from minilab.lewm.baselines.arms import ARMS, Trained, train_arm
 from minilab.lewm.collect import Recipe, collect, dataset_path
 from minilab.lewm.data import Clips, Trajectories
+from minilab.lewm.hdf5 import Hdf5
 from minilab.lewm.learn import Diagnostics, History, LearnConfig, Moment, small
 from minilab.lewm.model import LeWM, LeWMConfig, cpu
 from minilab.lewm.planner import PlanConfig
@@ -38,7 +39,7 @@ from minilab.lewm.worlds import World, world_named
 class Setting:
     """What is learned from, what learns and how, and how it is tried."""
 
-    recipe: Recipe  # of the data
+    recipe: Recipe | Hdf5  # of the data, or a file that has them
     config: LeWMConfig
     learning: LearnConfig
     plan: PlanConfig = small_plan()
@@ -57,13 +58,20 @@ class Setting:
     def world(self) -> World:
         return world_named(self.recipe.world)
 
+    @property
+    def source(self) -> str:
+        """The name of the data: trainings on others are others."""
+        return self.recipe.name if isinstance(self.recipe, Hdf5) else dataset_path(self.recipe).name
+
 
 class Ground:
     """A setting on a device: its data, cut into clips there, and its tasks. All seeds share it."""
 
     def __init__(self, setting: Setting, device: torch.device | str) -> None:
         self.setting, self.device, self.world = setting, torch.device(device), setting.world
-        data = collect(setting.recipe, workers=setting.workers).to(self.device)
+        recipe = setting.recipe
+        data = recipe.read() if isinstance(recipe, Hdf5) else collect(recipe, workers=setting.workers)
+        data = data.to(self.device)
         data = data.drawn(setting.config.vision.image) if setting.drawn else data
         self.seen, self.unseen = data.split(setting.held_out, torch.Generator().manual_seed(0))
 
@@ -82,7 +90,8 @@ class Ground:
 
     def to_learn(self, frames: int) -> Clips:
         mirrored = self.setting.mirrored
-        return self.clips_of(replace(self.seen, pixels=None) if mirrored else self.seen, frames, mirrored=mirrored)
+        redrawn = mirrored and not isinstance(self.setting.recipe, Hdf5)  # a file's pictures are not ours to draw
+        return self.clips_of(replace(self.seen, pixels=None) if redrawn else self.seen, frames, mirrored=mirrored)
 
     def clips_of(self, data: Trajectories, frames: int, *, mirrored: bool = False) -> Clips:
         s = self.setting
@@ -104,7 +113,7 @@ class Ground:
         base = self.trained(stands_on, seed).model if stands_on else None
         # The goals of cloning are as far away as those of the tasks.
         clips = self.clips if ARMS[arm].plans else self.to_learn(s.ahead // s.skip + 1)
-        folder = place([arm, stands_on, dataset_path(s.recipe).name, s.held_out, s.skip, s.config, s.learning,
+        folder = place([arm, stands_on, s.source, s.held_out, s.skip, s.config, s.learning,
                         clips.T, seed, *(["mirrored"] if s.mirrored else [])])
         held_out = self.held_out.draw(256, self.generator(1))
         found = train_arm(arm, s.config, clips.draw, s.learning, held_out=held_out, base=base, seed=seed,
