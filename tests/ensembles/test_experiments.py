@@ -10,13 +10,13 @@ from minilab.ensembles import runs as module
 from minilab.ensembles.experiments import EXPERIMENTS
 from minilab.ensembles.experiments_data import DATA, moved
 from minilab.ensembles.experiments_extras import EXTRAS, MASKS, batch_runs, in_order
-from minilab.ensembles.experiments_members import JOINT, MEMBERS, together_runs
+from minilab.ensembles.experiments_members import JOINT, MEMBERS, ensemble, together_runs
 from minilab.ensembles.experiments_teach import CONTINUED, new_domain
 from minilab.ensembles.members import decays, validation_loss
 from minilab.ensembles.recipes import Place, runs_at, time_scale
-from minilab.ensembles.runs import Data, outcome
+from minilab.ensembles.runs import Data, Outcome, outcome
 from minilab.ensembles.search import search
-from minilab.ensembles.study import CARD, LAPTOP, QUICK, TUNED, best, named, sized, told
+from minilab.ensembles.study import CARD, LAPTOP, QUICK, TUNED, best, named, place_of, sized, told
 from minilab.nn.transformer import Transformer
 
 
@@ -241,8 +241,6 @@ def test_places_moved_to_more_tokens_keep_their_time_scale():
 
 
 def test_best_place_has_the_least_mean_and_no_diverged_seed():
-    from minilab.ensembles.runs import Outcome
-
     task, places = QUICK.task(0), [Place(1, 1e-2, 0.1), Place(2, 1e-2, 0.1), Place(2, 1e-2, 0.4)]
     losses = [3.0, 3.4, 3.1, 3.1, 2.0, math.nan]
     outcomes = [Outcome(x, (x,), None) for x in losses]
@@ -250,6 +248,69 @@ def test_best_place_has_the_least_mean_and_no_diverged_seed():
     with pytest.raises(ValueError, match="lower learning rates"):
         best(task, places[2:], (0, 1), outcomes[4:])
     assert told(task, places[0], outcomes[:2])["loss"] == pytest.approx(3.2)
+
+
+def test_a_sweep_tells_of_its_sound_runs_and_counts_the_others():
+    task, place = QUICK.task(0), Place(1, 1e-2, 0.1)
+    outcomes = [Outcome(3.0, (3.5,), None), Outcome(math.nan, (math.nan,), 4), Outcome(3.2, (3.7,), None)]
+    row = told(task, place, outcomes)
+    assert row["losses"] == [3.0, 3.2] and row["diverged"] == 1
+    assert row["loss"] == pytest.approx(3.1) and row["train"] == pytest.approx(3.6)
+    assert math.isnan(told(task, place, outcomes[1:2])["loss"]) and "diverged" not in told(task, place, outcomes[:1])
+    assert place_of(row) == place
+
+
+@pytest.fixture
+def spoiled(monkeypatch, tmp_path):
+    """Runs of their own folder, in which members with the seeds that are put here diverge at step 3."""
+    seeds, real = set(), module.train_members
+
+    def train(windows, config, hypers, *args, **options):
+        found = real(windows, config, hypers, *args, **options)
+        for k, hyper in enumerate(hypers):
+            if hyper.init_seed in seeds:
+                found.losses[k, 3:] = math.nan
+        return found
+
+    monkeypatch.setattr(module, "train_members", train)
+    monkeypatch.setattr(module, "runs_folder", lambda: tmp_path)
+    return seeds
+
+
+def test_an_ensemble_goes_on_without_a_diverged_member_and_says_who_it_was(spoiled):
+    spoiled.add(1)
+    task, place = QUICK.task(0), Place(1, 1e-2, 0.4)
+    with pytest.warns(UserWarning, match="of 3 members of .*lr=0.01.* these diverged: seed 1 at step 3. They are left"):
+        stack, row = ensemble(QUICK, task, place, 3, "cpu")
+    with pytest.warns(UserWarning):  # also where all was kept before
+        assert ensemble(QUICK, task, place, 3, "cpu")[1] == row
+    assert stack.K == 2 and row["diverged"] == 1
+    assert validation_loss(stack, task.data.corpus().valid).tolist() == pytest.approx(row["losses"], abs=1e-5)
+    assert row["losses"] == [outcome(some).valid for some in runs_at(task, place, (0, 2))]
+
+
+def test_too_few_sound_members_are_refused_with_what_to_lower(spoiled):
+    spoiled.update((0, 2))
+    with pytest.raises(ValueError, match="seed 0 at step 3, 2 at step 3. At least 2 .* lower the learning rate"):
+        ensemble(QUICK, QUICK.task(0), Place(1, 1e-2, 0.4), 3, "cpu", least=2)
+    with pytest.raises(ValueError, match="At least 1"):
+        ensemble(QUICK, QUICK.task(0), Place(1, 1e-2, 0.4), 1, "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:of . members of")
+def test_experiments_go_on_without_a_diverged_member(spoiled):
+    spoiled.add(2)
+    found = run("together")
+    for row in found["places"].values():
+        assert len(row["losses"]) == len(row["logits"]["losses"]) == 2 and row["diverged"] == 1
+    distilled = run("distill")  # one of its three teachers is missing
+    assert all(math.isfinite(loss) for row in distilled["rows"].values() for loss in row["losses"])
+    larger = replace(JOINT["cpu"], K=5)
+    for row in EXPERIMENTS["joint"].run(larger).results["sizes"].values():
+        assert len(row["losses"]) == 4
+    with pytest.raises(ValueError, match="At least 4 must be left"):
+        run("joint")
 
 
 def test_sizes_are_named_by_their_parameters():

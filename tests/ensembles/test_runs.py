@@ -8,6 +8,7 @@ import torch
 from minilab.ensembles.members import Hyper, RunConfig, train_members, validation_loss
 from minilab.ensembles.runs import (
     Data,
+    Outcome,
     Run,
     Stage,
     Task,
@@ -104,6 +105,14 @@ def test_diverged_run_has_an_outcome_that_says_when(monkeypatch):
     assert json.loads((runs_folder() / f"{wild.key}.json").read_text())["outcome"]["valid"] is None
     monkeypatch.setattr("minilab.ensembles.runs.train_members", None)  # it is not tried again
     assert carry_out([wild], device="cpu", keep=True)[0].diverged == 5
+    with pytest.raises(ValueError, match=r"lr=0.01.* diverged: leave them out, or train them with a lower"):
+        members([wild])  # no advice to keep what cannot be kept
+
+
+def test_outcome_of_a_run_whose_last_step_spoiled_it_is_not_sound():
+    assert Outcome(3.0, (3.0,), None).sound
+    assert not Outcome(math.nan, (3.0,), None).sound and not Outcome(math.inf, (3.0,), None).sound
+    assert not Outcome(math.nan, (math.nan,), 5).sound
 
 
 def test_groups_share_task_and_length_and_are_no_larger_than_asked():

@@ -52,7 +52,7 @@ def data(preset: DataPreset) -> Record:
     preset.study.carry(trainings, device, keep=True)  # all at once: they go side by side
     for tokens, study, recipes, places in zip(preset.tokens, studies, found, singles, strict=True):
         usual, heavy = recipes["standard"], recipes["regularized"]
-        curves, _ = joined(study, places, preset.K, device)
+        curves, _ = joined(study, places, preset.K, device, least=3)  # 1/K, also without one member
         size_law = fit_power_law(N, [row["loss"] for row in heavy], alpha=1.0)
         nested = nested_limit(N, [c.mean for c in curves], member_alpha=1.0, size_alpha=1.0,
                               left_out=[c.left_out for c in curves])

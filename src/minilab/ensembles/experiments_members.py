@@ -1,6 +1,7 @@
 """Many models together: the loss against the number of members, against one larger model, and in both limits."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from minilab.ensembles.model import Stack
 from minilab.ensembles.recipes import Place, for_ensembles, runs_at
 from minilab.ensembles.runs import Run, Stage, Task, dry_run, members, parameters
 from minilab.ensembles.scaling import fit_power_law
-from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, place_of, told
+from minilab.ensembles.study import LAPTOP, QUICK, TUNED, Study, named, place_of, told
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def together(preset: MembersPreset) -> Record:
     study, task, rows = preset.study, preset.study.task(preset.size), {}
     study.carry(together_runs(preset), str(device), keep=True)  # all at once: they can share programs
     for place in progress(preset.places, desc="places", unit="place"):
-        stack, row = ensemble(study, task, place, preset.K, str(device))
+        stack, row = ensemble(study, task, place, preset.K, str(device), least=2)  # the fewest that have a K-curve
         valid = task.data.corpus().valid.to(device)
         for average in ("logits", "probabilities"):
-            row[average] = of_curve(k_curve(predicting(stack), valid, preset.K, average=average))
+            row[average] = of_curve(k_curve(predicting(stack), valid, stack.K, average=average))
         row["calibration"] = {
             "one": _calibrated(predicting(stack, 1), valid[: preset.calibrated]),
             "all": _calibrated(predicting(stack), valid[: preset.calibrated])}
@@ -65,11 +66,23 @@ def together_runs(preset: MembersPreset) -> list[Run]:
     return [run for place in preset.places for run in runs_at(task, place, range(preset.K))]
 
 
-def ensemble(study: Study, task: Task, place: Place, K: int, device: str) -> tuple[Stack, dict]:
-    """K trained members, and what they come to alone."""
+def ensemble(study: Study, task: Task, place: Place, K: int, device: str, *, least: int = 1) -> tuple[Stack, dict]:
+    """K trained members, and what they come to alone.
+
+    Members that diverged are left out, with a warning that names them; `told` counts them. Raises ValueError if fewer
+    than `least` remain.
+    """
     runs = runs_at(task, place, range(K))
     outcomes = study.carry(runs, device, keep=True)
-    return members(runs, device=device), told(task, place, outcomes)
+    sound = [run for run, found in zip(runs, outcomes, strict=True) if found.sound]
+    if len(sound) < K:
+        lost = ", ".join(f"{run.hyper.init_seed} at {'its end' if found.diverged is None else f'step {found.diverged}'}"
+                         for run, found in zip(runs, outcomes, strict=True) if not found.sound)
+        what = f"of {K} members of {named(parameters(task.model))} at {place} these diverged: seed {lost}"
+        if len(sound) < least:
+            raise ValueError(f"{what}. At least {least} must be left: lower the learning rate, or add members")
+        warnings.warn(f"{what}. They are left out", stacklevel=2)
+    return members(sound, device=device), told(task, place, outcomes)
 
 
 def predicting(stack: Stack, K: int | None = None) -> Predict:
@@ -119,7 +132,8 @@ def joint(preset: JointPreset) -> Record:
     started, device = time.perf_counter(), str(pick_device(preset.device))
     study, rows = preset.study, {}
     singles = searched([study], ("regularized",), device)[0]["regularized"]
-    curves, alone = joined(study, [place_of(row) for row in singles], preset.K, device)
+    # Three numbers are fitted, to each curve also without one member.
+    curves, alone = joined(study, [place_of(row) for row in singles], preset.K, device, least=4)
     for name, single, row, curve in zip(study.names, singles, alone, curves, strict=True):
         rows[name] = {"single": single["loss"], **row, **of_curve(curve)}
     N = [parameters(model) for model in study.models]
@@ -138,15 +152,18 @@ def joint_ahead(preset: JointPreset) -> str:
     return dry_run([Stage(ahead.runs), Stage(members_there, keep=True)], then=ahead.then("the seeds and members"))
 
 
-def joined(study: Study, singles: Sequence[Place], K: int, device: str) -> tuple[list[KCurve], list[dict]]:
+def joined(study: Study, singles: Sequence[Place], K: int, device: str, *, least: int
+           ) -> tuple[list[KCurve], list[dict]]:
     """By the paper's rule, from the best single model of each size: the K-curve there, and what members come to alone.
+
+    Raises ValueError if at one of them fewer than `least` members are sound.
     """
     study.carry(joined_runs(study, singles, K), device, keep=True)  # all at once: they can share programs
     curves, rows = [], []
     for i, single in enumerate(progress(singles, desc="ensembles", unit="size")):
         task = study.task(i)
-        stack, row = ensemble(study, task, for_ensembles(single), K, device)
-        curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), K))
+        stack, row = ensemble(study, task, for_ensembles(single), K, device, least=least)
+        curves.append(k_curve(predicting(stack), task.data.corpus().valid.to(device), stack.K))
         rows.append(row)
     return curves, rows
 

@@ -107,6 +107,11 @@ class Outcome(NamedTuple):
     train: tuple[float, ...]  # the mean of each epoch
     diverged: int | None  # step
 
+    @property
+    def sound(self) -> bool:
+        """Whether it can be used: a run may also diverge in its last step, whose loss nobody took."""
+        return self.diverged is None and math.isfinite(self.valid)
+
 
 def parameters(config: TransformerConfig, *, embedding: bool = True) -> int:
     """Parameters of a model with a head of its own; without `embedding` neither table nor head counts."""
@@ -180,8 +185,12 @@ def outcome(run: Run, *, folder: Path | None = None) -> Outcome:
 
 
 def members(runs: Sequence[Run], *, device: str = "auto", folder: Path | None = None) -> Stack:
-    """The trained members of runs whose weights were kept. Raises FileNotFoundError if one's were not."""
-    paths = [_weights(run, folder or runs_folder()) for run in runs]
+    """The trained members of runs whose weights were kept. Raises FileNotFoundError if one's were not, and ValueError
+    if one diverged."""
+    folder = folder or runs_folder()
+    if lost := [run.hyper for run in runs if is_kept(run, folder=folder) and not outcome(run, folder=folder).sound]:
+        raise ValueError(f"{lost} diverged: leave them out, or train them with a lower learning rate")
+    paths = [_weights(run, folder) for run in runs]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"no weights {', '.join(absent)}: train the runs with `carry_out(runs, keep=True)`")
     return load_members(paths, device=pick_device(device))[0]

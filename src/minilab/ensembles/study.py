@@ -58,11 +58,14 @@ def named(count: float) -> str:
 
 
 def told(task: Task, place: Place, outcomes: Sequence[Outcome]) -> dict:
-    """A place and what its runs came to, as a record holds them."""
-    return {"epochs": place.epochs, "lr": place.lr, "weight_decay": place.weight_decay,
-            "time_scale": min(time_scale(task, place), 1e9),  # JSON has no infinity
-            "losses": [found.valid for found in outcomes], "loss": mean(found.valid for found in outcomes),
-            "train": mean(found.train[-1] for found in outcomes)}
+    """A place and what its sound runs came to, as a record holds them; `diverged` counts the others, if any."""
+    sound = [found for found in outcomes if found.sound]
+    row = {"epochs": place.epochs, "lr": place.lr, "weight_decay": place.weight_decay,
+           "time_scale": min(time_scale(task, place), 1e9),  # JSON has no infinity
+           "losses": [found.valid for found in sound],
+           "loss": mean(found.valid for found in sound) if sound else math.nan,
+           "train": mean(found.train[-1] for found in sound) if sound else math.nan}
+    return row if len(sound) == len(outcomes) else row | {"diverged": len(outcomes) - len(sound)}
 
 
 def place_of(row: dict) -> Place:
@@ -74,7 +77,7 @@ def best(task: Task, places: Sequence[Place], seeds: Sequence[int], outcomes: Se
     """The best of several places by the mean over seeds; `outcomes` are in the order of places, then seeds."""
     n = len(seeds)
     rows = [told(task, place, outcomes[i * n : (i + 1) * n]) for i, place in enumerate(places)]
-    sound = [row for row in rows if not math.isnan(row["loss"])]
+    sound = [row for row in rows if "diverged" not in row]  # a place that some seeds do not survive is none
     if not sound:
         raise ValueError(f"all {len(places)} places diverged: give lower learning rates")
     return min(sound, key=lambda row: row["loss"])
