@@ -1,6 +1,7 @@
 """Clips of trajectories: frames, blocks and states that belong together, and splits that share no episode."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from minilab.core.weights import save_weights
 from minilab.lewm.collect import Recipe, collect
 from minilab.lewm.data import Clips, Scale, Trajectories, load_trajectories, save_trajectories
+from minilab.lewm.study import Ground, rooms
 from minilab.lewm.worlds import world_named
 from minilab.lewm.worlds.base import distances
 
@@ -72,6 +74,24 @@ def test_every_window_lies_within_one_episode_and_every_one_is_there(numbered):
     assert clips.skipped == 1  # the episode of 3 rows
     for (e, t), states in zip(found, clip.states, strict=True):
         assert states[:, 0].tolist() == [100 * e + t + SKIP * i for i in range(T)]
+
+
+def test_leaving_out_much_of_a_set_is_said_and_leaving_out_a_little_is_not(numbered):
+    with pytest.warns(UserWarning, match="3 of 4 episodes, with 48% of the rows, are shorter than the 21 rows that 5 "):
+        Clips(numbered, frames=5, size=8, scale=UNSCALED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Clips(numbered, size=8, scale=UNSCALED)  # 3 rows of 77
+
+
+def test_goals_far_ahead_lie_in_the_few_long_episodes_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+    ground = Ground(rooms(episodes=60, ahead=100), "cpu")
+    with pytest.warns(UserWarning, match="left out"):
+        Clips(ground.unseen, frames=2, skip=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ground.tasks(5)[0].shape == (5, 2)
 
 
 def test_a_block_holds_the_actions_that_leave_its_frame_as_far_as_the_episode_goes(numbered):

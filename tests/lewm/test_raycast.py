@@ -1,6 +1,9 @@
 """The ray caster against formulas of a pinhole camera, and against MuJoCo's own rays."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import mujoco
@@ -144,3 +147,25 @@ def test_a_camera_that_sees_the_horizon_is_refused():
     camera = Camera(at=(0.0, 0.0, 1.0), pitch=0.2, view=0.5)
     with pytest.raises(ValueError, match="sees the horizon"):
         picture(camera, LIGHT, torch.zeros(3, 16, 16), [(torch.ones(1, 3), [Box(torch.zeros(1, 3), (0.1,) * 3)])])
+
+
+@pytest.mark.slow  # a process that loads torch and MuJoCo
+@pytest.mark.parametrize("choice", [None, "disable"])
+def test_worlds_on_mujoco_are_drawn_without_opengl(choice):
+    """By our own rays: MUJOCO_GL is not set or says no, there is no screen, and whoever loads OpenGL fails."""
+    script = """
+import sys
+for name in ("OpenGL", "glfw"):
+    sys.modules[name] = None  # to import it is an error from here on
+import torch
+from minilab.lewm.worlds import world_named
+for name in ("pusht", "cube"):
+    world = world_named(name)
+    state = world.step(world.reset(2, torch.Generator().manual_seed(0)), torch.zeros(2, world.action_dim))
+    print(name, *world.render(state, 32).shape, world.render(state, 32).float().std() > 10)
+"""
+    environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    environment |= {"MUJOCO_GL": choice} if choice else {}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == [f"{name} 2 3 32 32 tensor(True)" for name in ("pusht", "cube")]

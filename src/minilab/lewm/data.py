@@ -13,6 +13,7 @@ Shapes: E episodes, N rows, S numbers in a state, A in an action; B clips, T fra
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,7 +138,8 @@ class Clip(NamedTuple):
 
 
 class Clips:
-    """All windows of T frames, `skip` rows apart, within one episode each; `skipped` counts the too short ones.
+    """All windows of T frames, `skip` rows apart, within one episode each; `skipped` counts the too short ones. It
+    warns if these hold more than a quarter of the rows.
 
     `size` is of the pictures (None: as they are), `scale` by default the set's own. With `mirrored` each clip that is
     drawn is in one of the eight images of its square world, turned or mirrored: as many clips more. Raises ValueError
@@ -164,6 +166,12 @@ class Clips:
             raise ValueError(f"{frames} frames at a frame skip of {skip} reach over {reach} rows, and the longest of "
                              f"{len(data)} episodes has {int(data.ep_len.max()) if len(data) else 0}: ask for fewer "
                              "frames or a lower skip, or make longer episodes")
+        # By rows: short episodes may be many and hold little, as in Two Rooms, where an episode ends at its goal.
+        lost = float(data.ep_len[self.windows == 0].sum() / data.ep_len.sum())
+        if lost > 0.25:
+            warnings.warn(f"{self.skipped} of {len(data)} episodes, with {lost:.0%} of the rows, are shorter than the "
+                          f"{reach} rows that {frames} frames at a frame skip of {skip} reach over, and are left out",
+                          stacklevel=2)
         self._ends = self.windows.cumsum(0)
         self._count = int(self._ends[-1])  # asked for at every draw: on a GPU each look at it would wait
 
