@@ -70,8 +70,8 @@ def test_a_turned_knob_changes_one_thing_and_its_usual_position_is_among_the_oth
             product = [s.learning.lam * s.learning.batch for s in (setting, preset.setting)]
             assert changed <= {"learning.lam", "learning.batch"} and product[0] == pytest.approx(product[1])
         else:
-            part = {"lam": "learning.", "batch, lam held": "learning.", "directions": "learning.", "steps": "learning.",
-                    "encoder": "config.vision."}.get(knob, "config.")
+            part = {"lam": "learning.", "batch, lam held": "learning.", "directions": "learning.", "knots": "learning.",
+                    "steps": "learning.", "encoder": "config.vision."}.get(knob, "config.")
             assert all(name.startswith(part) for name in changed) and (knob == "encoder" or len(changed) <= 1)
     assert all(list(rows.values()).count(preset.setting) == 1 and len(rows) > 1 for rows in seen.values())
 

@@ -19,6 +19,7 @@ from minilab.lewm.straight import straightness
 from minilab.lewm.study import QUICK, Ground, Setting, rooms, share, with_learning, with_model
 from minilab.nn.vision import VisionConfig
 
+NO_CHOICE = ("frozen_random", "frozen_learned", "frozen_dino", "reconstruction", "sigreg_reconstruction")  # of heads
 EIGHT = ("sigreg", "prediction", "stop_gradient", "ema", "hinge", "pldm", "frozen_random", "reconstruction")
 
 
@@ -56,7 +57,7 @@ def collapse(preset: CollapsePreset) -> Record:
         setting = with_model(preset.setting, head_norm=heads)
         ground = Ground(setting, device)
         for arm in preset.arms:
-            if heads != preset.heads[0] and arm in ("frozen_random", "frozen_learned", "reconstruction"):
+            if heads != preset.heads[0] and arm in NO_CHOICE:
                 continue
             trained = [ground.trained(arm, seed) for seed in setting.seeds]
             rows[f"{arm}, {heads}"] = {"what": ARMS[arm].what, **seen(ground, trained, preset.frames)}

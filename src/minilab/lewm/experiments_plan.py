@@ -79,6 +79,10 @@ SUCCESS = {
     "gpu-pusht-tokens": SuccessPreset(
         "gpu-pusht-tokens", (replace(with_learning(PUSHT, steps=10_000), tasks=100),), arms=("frozen_learned",),
         far=NEVER, threads=4, device="cuda"),
+    # With weights that are not ours; 196 tokens a picture want memory for each task.
+    "gpu-pusht-dino": SuccessPreset(
+        "gpu-pusht-dino", (replace(with_learning(PUSHT, steps=10_000), tasks=20),), arms=("frozen_dino",),
+        far=NEVER, threads=4, device="cuda"),
     "gpu-cube": SuccessPreset("gpu-cube", (CUBE,), arms=ONE_TOKEN, threads=8, device="cuda"),  # the simulator's, too
     "gpu-cube-tokens": SuccessPreset(
         "gpu-cube-tokens", (replace(with_learning(CUBE, steps=10_000), tasks=100),), arms=("frozen_learned",),
