@@ -38,7 +38,7 @@ setup: $(STAMP)  ## create or update .venv (the other targets do it when needed)
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
 	@bash .ci/create-venv "$(PYTHON)" $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[book,labs,test]"
+	$(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[book,labs,test,cluster]"
 	@touch $@
 
 book: $(STAMP)  ## build the book from the stored outputs; any warning is an error

@@ -28,6 +28,11 @@ from dataclasses import dataclass
 from minilab.core.records import Experiment, Record
 
 @dataclass(frozen=True)
+class Part:
+    workers: int = 1
+    engine: str = "processes"
+
+@dataclass(frozen=True)
 class Preset:
     name: str
     seed: int = 0
@@ -36,6 +41,7 @@ class Preset:
     pair: str = "shipped"
     heat: tuple[float, ...] = (0.0, 1.0)
     threads: int | None = None
+    part: Part = Part()
 
 def speed(preset):
     """How fast it goes.
@@ -116,11 +122,13 @@ def test_dry_run_says_what_is_missing_and_runs_nothing(toy, capsys):
 
 
 def test_pair_and_other_fields_replace_the_presets_and_are_told_by_the_record(toy, tmp_path, capsys):
-    words = "--preset gpu --device cpu --pair org/big+small --set steps=12 --set heat=1,0.5 --set threads=2"
+    words = "--preset gpu --device cpu --pair org/big+small --set steps=12 --set heat=1,0.5 --set threads=2 "
+    words += "--set part.engine=ray"
     assert cli.main(["run", "toy/speed", *words.split(), "--records", str(tmp_path / "mine")]) == 0
     record = Record.load("toy/speed", preset="gpu", root=tmp_path / "mine")
     module = sys.modules["minilab.toy.experiments"]
-    preset = module.Preset("gpu", device="cpu", steps=12, pair="org/big+small", heat=(1.0, 0.5), threads=2)
+    preset = module.Preset("gpu", device="cpu", steps=12, pair="org/big+small", heat=(1.0, 0.5), threads=2,
+                           part=module.Part(engine="ray"))
     assert record.compare(module.speed(preset), rtol=0.0) == []
     assert "  with pair org/big+small\n" in capsys.readouterr().out
 
@@ -140,8 +148,12 @@ def test_a_run_with_other_settings_does_not_replace_the_books_record(toy, capsys
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ("stepz=7", "has no field 'stepz' to set; it has steps, pair, heat, threads"),
+        ("stepz=7", "has no field 'stepz' to set; it has steps, pair, heat, threads, part"),
         ("name=gpu", "has no field 'name'"),
+        ("part.worker=2", "has no field 'part.worker' to set; it has part.workers, part.engine"),
+        ("steps.workers=2", "has no field 'steps.workers' to set; it has nothing in steps"),
+        ("part=2", "'2' cannot stand for Part("),
+        ("part.workers=two", "'two' cannot stand for 1"),
         ("steps", "'' cannot stand for 1000"),
         ("steps=many", "'many' cannot stand for 1000"),
         ("steps=1.5", "'1.5' cannot stand for 1000"),

@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f"with another {', '.join(changes)} the outcome is not the book's; say where its record goes: "
             "--records DIR"
         )
-    preset = dataclasses.replace(preset, **given, **changes)
+    preset = _replaced(preset, given | changes)
     if arguments.dry_run:
         if experiment.dry_run is None:
             able = ", ".join(name for name, other in _experiments().items() if other.dry_run) or "none"
@@ -180,14 +180,34 @@ def _changes(preset: Any, pair: str | None, settings: Sequence[str]) -> dict[str
     """What `--pair` and `--set` change in a preset. Raises WrongCall for an unknown field or a wrong value."""
     texts = dict(text.partition("=")[::2] for text in settings)
     texts |= {} if pair is None else {"pair": pair}
-    fields = [f.name for f in dataclasses.fields(preset) if f.name not in ("name", "device", "seed")]
     changes = {}
     for name, text in texts.items():
-        if name not in fields:
-            raise WrongCall(f"preset {preset.name!r} has no field {name!r} to set; it has {', '.join(fields)}")
-        if (value := _value(text, getattr(preset, name))) != getattr(preset, name):
+        present = _present(preset, name)
+        if (value := _value(text, present)) != present:
             changes[name] = value
     return changes
+
+
+def _present(preset: Any, name: str) -> Any:
+    """The value of a field, or of a field's field as "study.workers". Raises WrongCall with the valid names."""
+    part, before = preset, ""
+    for word in name.split("."):
+        fields = [f.name for f in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+        allowed = [before + f for f in fields if before or f not in ("name", "device", "seed")]
+        if before + word not in allowed:
+            there = ", ".join(allowed) or f"nothing in {before[:-1]}"
+            raise WrongCall(f"preset {preset.name!r} has no field {name!r} to set; it has {there}")
+        part, before = getattr(part, word), f"{before}{word}."
+    return part
+
+
+def _replaced(preset: Any, values: dict[str, Any]) -> Any:
+    """The preset with other values in its fields, or in its fields' fields."""
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        part = _replaced(getattr(preset, first), {rest: value}) if rest else value
+        preset = dataclasses.replace(preset, **{first: part})
+    return preset
 
 
 def _value(text: str, present: Any) -> Any:

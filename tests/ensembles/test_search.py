@@ -1,12 +1,17 @@
 import math
+import os
+import socket
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from minilab.core.parallel import parallel_map
 from minilab.ensembles.recipes import Grid, Place, for_ensembles, standard, time_scale
 from minilab.ensembles.runs import Data, Outcome, Task, carry_out, is_kept, outcome
 from minilab.ensembles.search import neighbors, outlook, search
+from minilab.ensembles.study import QUICK
 from minilab.nn.transformer import TransformerConfig
 
 TINY = TransformerConfig(1024, dim=8, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=16, context=32,
@@ -30,9 +35,16 @@ def bowl(best: Place, *, seed_noise: float = 0.0):
     return carry, done
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:  # one for all: the corpus is made once
+        patch.setenv("MINILAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path))
+def _runs(monkeypatch, tmp_path):
+    monkeypatch.setattr("minilab.ensembles.runs.runs_folder", lambda: tmp_path / "runs")
 
 
 def test_inner_place_has_six_neighbors_and_a_corner_three():
@@ -138,15 +150,42 @@ def test_rule_for_ensembles_takes_the_papers_300m_place_to_its_ensemble_place():
     assert for_ensembles(Place(16, 3e-3, 1.6)) == Place(32, 3e-3, 0.8)
 
 
-@pytest.mark.slow
-def test_search_on_a_local_ray_cluster_finds_what_one_process_finds(monkeypatch, tmp_path):
+@pytest.fixture
+def ray_cluster():
+    """A Ray cluster of two cores on this machine."""
     ray = pytest.importorskip("ray")
-    grid = Grid(epochs=(1, 2), lr=(3e-3, 1e-2), weight_decay=(0.1,))
-    here = search(TASK, Place(1, 3e-3, 0.1), grid)
-    monkeypatch.setenv("MINILAB_CACHE", str(tmp_path / "ray"))
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    from ray.cluster_utils import Cluster
+
+    # A node that finds its ports by itself gives up after 15 seconds, which a busy machine exceeds.
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for some in sockets:
+            some.bind(("", 0))
+        ports = {name: some.getsockname()[1] for name, some in zip(names, sockets, strict=True)}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **ports})
     try:
-        there = search(TASK, Place(1, 3e-3, 0.1), grid, carry=partial(carry_out, workers=2, engine="ray"))
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield
     finally:
         ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_search_by_two_workers_of_a_ray_cluster_finds_what_one_process_finds(monkeypatch, tmp_path, ray_cluster):
+    workers = set()
+
+    def watched(train, groups, **options):
+        for worker, result in parallel_map(lambda group: (os.getpid(), train(group)), groups, **options):
+            workers.add(worker)
+            yield result
+
+    grid = Grid(epochs=(1, 2), lr=(3e-3, 1e-2), weight_decay=(0.1,))
+    here = search(TASK, Place(1, 3e-3, 0.1), grid, carry=partial(carry_out, device="cpu"))
+    monkeypatch.setattr("minilab.ensembles.runs.parallel_map", watched)
+    study = replace(QUICK, workers=2, engine="ray")
+    monkeypatch.setattr("minilab.ensembles.runs.runs_folder", lambda: tmp_path / "ray")
+    there = search(TASK, Place(1, 3e-3, 0.1), grid, carry=lambda runs: study.carry(runs, "cpu"))
     assert there == here
+    assert len(workers) == 2 and os.getpid() not in workers

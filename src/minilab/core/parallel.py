@@ -51,7 +51,7 @@ def _one_thread() -> None:
 
 def _on_ray(ray, fn: Callable, items: Sequence, workers: int) -> Iterator:
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, include_dashboard=False)
     # Ray takes plain functions only, where `fn` may be a builtin or a partial.
     task, waiting = ray.remote(num_cpus=1)(lambda item: fn(item)), deque()
     try:

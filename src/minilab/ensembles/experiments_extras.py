@@ -72,8 +72,8 @@ def extras(preset: ExtrasPreset) -> Record:
     tuned = study.carry(runs_at(task, preset.tuned, preset.seeds), device)
     jobs = [partial(_chained, preset, place, device) for place in places]
     jobs += [partial(_changed, preset, name, device) for name in (HIDDEN, *MASKS)]  # the longest first
-    done = list(progress(parallel_map(_call, jobs, workers=study.workers), desc="trainings", total=len(jobs),
-                         unit="job"))
+    done = list(progress(parallel_map(_call, jobs, workers=study.workers, engine=study.engine), desc="trainings",
+                         total=len(jobs), unit="job"))
     chains = {}
     for i, place in enumerate(places):
         chains[f"{place.epochs} epochs, decay {place.weight_decay:g}"] = {

@@ -140,7 +140,8 @@ def searched(studies: Sequence[Study], recipes: Sequence[str], device: str) -> l
     jobs = [_Search(study, size, recipe, device)
             for study in studies for recipe in recipes for size in range(len(study.models))]
     longest = sorted(range(len(jobs)), key=lambda j: -jobs[j].flops)  # first, or it would end alone
-    rows = dict(zip(longest, parallel_map(_tuned, [jobs[j] for j in longest], workers=studies[0].workers), strict=True))
+    done = parallel_map(_tuned, [jobs[j] for j in longest], workers=studies[0].workers, engine=studies[0].engine)
+    rows = dict(zip(longest, done, strict=True))
     ordered = iter(rows[j] for j in range(len(jobs)))
     return [{recipe: [next(ordered) for _ in study.models] for recipe in recipes} for study in studies]
 
@@ -159,8 +160,9 @@ class _Search(NamedTuple):
 
 def _tuned(job: _Search) -> dict:
     """Where the search of a recipe ends at one size, and what several seeds come to there."""
-    study, (start, grid) = replace(job.study, workers=1), _begun(job.study, job.size, job.recipe)
-    task = study.task(job.size)
+    # A task of Ray that waits for other tasks holds its core, and with all cores held none would begin.
+    study, task = replace(job.study, workers=1, engine="processes"), job.study.task(job.size)
+    start, grid = _begun(job.study, job.size, job.recipe)
     found = search(task, start, grid, seeds=study.seeds[:1], carry=lambda runs: study.carry(runs, job.device))
     outcomes = study.carry(runs_at(task, found.place, study.seeds), job.device)
     return told(task, found.place, outcomes) | {"certified": found.certified, "at_edge": list(found.at_edge),

@@ -31,6 +31,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)  # at the places that a search has found
     workers: int = 1  # processes that train
     most: int = 16  # runs in one program
+    engine: str = "processes"  # whose workers they are: this machine's "processes", or tasks of "ray"
 
     def __post_init__(self) -> None:
         if not len(self.models) == len(self.standard) == len(self.regularized):
@@ -46,7 +47,8 @@ class Study:
         return [named(parameters(model)) for model in self.models]
 
     def carry(self, runs: Sequence[Run], device: str, *, keep: bool = False) -> list[Outcome]:
-        return carry_out(runs, device=device, workers=self.workers, keep=keep, most=self.most)
+        return carry_out(runs, device=device, workers=self.workers, engine=self.engine, keep=keep,
+                         most=self.most)
 
     def on(self, tokens: int) -> "Study":
         """The same with another number of tokens."""
