@@ -1,6 +1,5 @@
 """One function over many items: the same results in the same order, wherever they are made."""
 
-import importlib.util
 import math
 import os
 import sys
@@ -89,14 +88,3 @@ def test_ray_gets_no_more_tasks_at_a_time_than_workers(monkeypatch):
     with pytest.raises(ValueError):
         list(results)
     assert len(cancelled) == 1  # the one that was under way
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_ray_itself_returns_the_same():
-    import ray
-
-    try:
-        assert list(parallel_map(abs, range(-3, 3), workers=2, engine="ray")) == [3, 2, 1, 0, 1, 2]
-    finally:
-        ray.shutdown()
