@@ -56,6 +56,10 @@ DISTILL = {
                                Place(16, 1e-2, 0.1), pool=5.0, device="cpu"),
     "gpu": DistillPreset("gpu", TUNED, 1, TUNED.regularized[1], for_ensembles(TUNED.regularized[1]), TUNED.standard[1],
                          at_once=2048, seeds=(0, 1, 2), device="cuda"),
+} | {  # at which size it begins to work
+    name: DistillPreset(name, TUNED, size, TUNED.regularized[size], for_ensembles(TUNED.regularized[size]),
+                        TUNED.standard[size], at_once=1024, device="cuda")
+    for name, size in (("gpu-smaller", 0), ("gpu-larger", 2))
 }
 
 
