@@ -25,7 +25,7 @@ if reason := jail.possible():
 
 pytestmark = pytest.mark.slow
 SECRET = 48_611  # the 5000th prime: no cheat knows it
-SECONDS = 9.0
+SECONDS = 15.0
 MEMORY = 0.8 if torch.version.cuda is None else 1.55  # GiB: torch with CUDA has half a GiB more of data to begin with
 TEST = '""" # BEGIN TEST CONFIG\npoints: 1\nhidden: {hidden}\n""" # END TEST CONFIG\n{code}'
 HONEST = """
@@ -192,7 +192,7 @@ Peer._pack = lambda self, value, out: (["record", 0, "os", "system", {{"command"
     "memory at once": (["x = bytearray(1 << 36)", RIGHT], HALF, ""),
     "memory by and by": (["x = []\nwhile True: x.append(bytearray(1 << 24))", "x = None", RIGHT], HALF, ""),
     "memory of children": ([RIGHT, "import os, time\nfor _ in range(8):\n    if not os.fork():\n"
-                                   "        x = b'x' * (250 << 20)\n        time.sleep(99)\ntime.sleep(9)"],
+                                   "        x = b'x' * (250 << 20)\n        time.sleep(99)\ntime.sleep(15)"],
                            NOTHING, f"more than {MEMORY:g} GiB"),
     "disk, filled": (["f = open('big', 'wb')\nwhile True: f.write(bytes(1 << 24))", RIGHT], HALF, ""),
     "many files": (["for n in range(50_000): open(f'f{{n}}', 'w').write('x' * 5000)", RIGHT], HALF, ""),
