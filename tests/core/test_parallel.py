@@ -80,7 +80,9 @@ def test_ray_gets_no_more_tasks_at_a_time_than_workers(monkeypatch):
         open_tasks.remove(reference[0])
         return reference[1](reference[0])
 
-    ray = types.SimpleNamespace(is_initialized=lambda: True, remote=lambda **_: Task, get=get, cancel=cancelled.append)
+    begun = []
+    ray = types.SimpleNamespace(is_initialized=lambda: bool(begun), init=lambda **given: begun.append(given),
+                                remote=lambda **_: Task, get=get, cancel=cancelled.append)
     monkeypatch.setitem(sys.modules, "ray", ray)
     assert list(parallel_map(square, range(9), workers=3, engine="ray")) == [x * x for x in range(9)]
     assert most == [3] and not open_tasks and not cancelled
@@ -88,3 +90,4 @@ def test_ray_gets_no_more_tasks_at_a_time_than_workers(monkeypatch):
     with pytest.raises(ValueError):
         list(results)
     assert len(cancelled) == 1  # the one that was under way
+    assert len(begun) == 1  # Ray is begun once, and then it is there

@@ -7,8 +7,8 @@ import torch
 from lewm.figure_page import random_model
 
 from minilab.lewm.data import Scale
-from minilab.lewm.experiments_plan import by_case
-from minilab.lewm.experiments_suspects import SUSPECTS, Noted, metric, promise, suspects, true_distances
+from minilab.lewm.experiments_plan import by_case, methods
+from minilab.lewm.experiments_suspects import SUSPECTS, Noted, metric, planners, promise, suspects, true_distances
 from minilab.lewm.model import LeWM, cpu
 from minilab.lewm.oracle import TrueWorld, drawn, learn_reader, places, read, watched
 from minilab.lewm.planner import small, squared
@@ -148,4 +148,22 @@ def test_the_experiment_tries_each_part_learned_and_true():
     parts = [f"{who}, {distance}, icem" for who in ("model", "world") for distance in ("latents", "place", "way")]
     assert list(results["rows"]) == ["chance", *parts]
     assert list(results["promises"]) == parts[:3]
+
+
+def test_a_preset_tries_some_parts_only_with_any_planner_of_the_ablation():
+    name = "look, and keep the deadline"
+    preset = replace(SUSPECTS["cpu"], methods=("icem", name), parts=("world, place", "model, way"))
+    ground = Ground(preset.setting, "cpu")
+    model = LeWM(preset.setting.config).eval()
+    reader = learn_reader(model, ground.clips_of(ground.seen, 1), frames=50, steps=1)
+    found = {row: planner for row, planner, _ in planners(model, reader, ground, preset, 0)}
+    assert list(found) == ["model, way, icem", "world, place, icem", f"model, way, {name}", f"world, place, {name}"]
+    assert isinstance(found[f"world, place, {name}"].model, TrueWorld)
+    assert isinstance(found[f"model, way, {name}"].model, LeWM)
+    for method in preset.methods:
+        for row in ("model, way", "world, place"):
+            assert found[f"{row}, {method}"].config == methods(preset.setting.plan)[method]
+    results = suspects(replace(preset, methods=(name,))).results
+    assert list(results["rows"]) == ["chance", f"model, way, {name}", f"world, place, {name}"]
+    assert not results["promises"]  # of a plan that is not run to its end nothing was promised
     assert set(results["reading"]) == {"seen", "recorded", "recorded, unmoved", "drawn", "drawn, unmoved"}

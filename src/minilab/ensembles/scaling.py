@@ -292,17 +292,27 @@ def bootstrap(x: Numbers, groups: Sequence[Numbers], generator: np.random.Genera
               alpha: float | None = None, weights: Numbers | None = None) -> PowerLaw:
     """`draws` laws, each through the means of runs drawn anew at every x. `groups[i]` are the losses at x[i].
 
+    Raises ValueError for an x with one run, which shows no spread.
+    """
+    drawn = resampled(groups, generator, draws=draws)
+    x, _, weights = _points(x, [float(np.mean(group)) for group in groups], weights, alpha)
+    return _fit(x, drawn, weights, alpha)
+
+
+def resampled(groups: Sequence[Numbers], generator: np.random.Generator, *, draws: int) -> Float[np.ndarray, "R n"]:
+    """Means of n groups of S runs drawn anew.
+
     A mean of S resampled runs varies by (S - 1) / S too little, a third at 3 seeds: we stretch it by the root. Raises
-    ValueError for an x with one run, which shows no spread.
+    ValueError for a group of one run.
     """
     groups = [np.asarray(group, dtype=float) for group in groups]
     if any(len(group) < 2 for group in groups):
         raise ValueError(f"{[len(group) for group in groups]} runs: give at least 2 at each x, or use "
                          "`profile_interval`, which needs no seeds")
-    x, means, weights = _points(x, [float(group.mean()) for group in groups], weights, alpha)
+    means, stretch = (np.array(part) for part in zip(*((group.mean(), (len(group) / (len(group) - 1)) ** 0.5)
+                                                       for group in groups), strict=True))
     drawn = [group[generator.integers(len(group), size=(draws, len(group)))].mean(axis=1) for group in groups]
-    stretch = np.sqrt([len(group) / (len(group) - 1) for group in groups])
-    return _fit(x, means + stretch * (np.stack(drawn, axis=1) - means), weights, alpha)
+    return means + stretch * (np.stack(drawn, axis=1) - means)
 
 
 def percentiles(values: Float[np.ndarray, "R"], *, level: float = 0.95) -> Interval:

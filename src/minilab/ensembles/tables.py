@@ -13,7 +13,7 @@ from minilab.ensembles.limits import Efficiency, data_efficiency
 from minilab.ensembles.recipes import Place, runs_at
 from minilab.ensembles.runs import Data, Task
 from minilab.ensembles.scaling import Interval, fit_power_law, profile_interval
-from minilab.ensembles.study import named
+from minilab.ensembles.study import named, place_of
 from minilab.ensembles.tables_data import savings
 from minilab.nn.transformer import TransformerConfig
 
@@ -228,8 +228,8 @@ def search(record: Record, flops_per_s: float) -> str:
         for model, n in zip(study["models"], record.results["parameters"], strict=True):
             task = Task(Data(**study["data"]), TransformerConfig(**model), study["batch"], study["precision"])
             row = recipe["sizes"][named(n)]
-            runs.update(run for near in row["tried"] for run in runs_at(task, _place(near), study["seeds"][:1]))
-            runs.update(runs_at(task, _place(row), study["seeds"]))
+            runs.update(run for near in row["tried"] for run in runs_at(task, place_of(near), study["seeds"][:1]))
+            runs.update(runs_at(task, place_of(row), study["seeds"]))
     flops, wall = sum(run.flops for run in runs), record.provenance["wall_s"]
     floor = flops / flops_per_s
     return (f"{len(runs)} runs, {flops:.1e} operations: {floor:,.0f} s at {flops_per_s:.1e} a second;\n"
@@ -308,10 +308,6 @@ def _span(found: Sequence[float] | Float[np.ndarray, "S"], *, sign: str = "") ->
 def _told(found: Interval) -> str:
     ends = ((found.low, found.open_low), (found.high, found.open_high))
     return " to ".join("open" if is_open else f"{end:.2f}" for end, is_open in ends)
-
-
-def _place(row: Mapping[str, Any]) -> Place:
-    return Place(row["epochs"], row["lr"], row["weight_decay"])
 
 
 def _ends(found: Interval) -> str:

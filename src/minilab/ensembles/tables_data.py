@@ -13,7 +13,7 @@ far another four would be from it; only their limit has an error by members.
 Shapes: n token counts, S seeds, R draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minilab.ensembles.limits import Efficiency, data_efficiency, efficiency_between
-from minilab.ensembles.scaling import Interval, PowerLaw, bootstrap, percentiles
+from minilab.ensembles.scaling import Interval, PowerLaw, bootstrap, percentiles, resampled
 from minilab.ensembles.study import named
 
 
@@ -64,16 +64,6 @@ def savings(results: Mapping[str, Any], *, draws: int = 1000, seed: int = 0) -> 
             *(data_efficiency(row[recipe][kind], through[0], at=tokens[i], losses=some, laws=through[1])
               for kind, some in (("best", best), ("loss", limit)))) for recipe, (best, limit) in drawn.items()}
     return found
-
-
-def resampled(groups: Sequence[Sequence[float]], generator: np.random.Generator, *, draws: int
-              ) -> Float[np.ndarray, "R n"]:
-    """Means of S seeds drawn anew, as `scaling.bootstrap` draws and stretches them: in the same order, so that the same
-    generator gives the means that go with its laws."""
-    rows = [np.asarray(group, dtype=float) for group in groups]
-    means = [row[generator.integers(len(row), size=(draws, len(row)))].mean(axis=1) for row in rows]
-    return np.stack([row.mean() + (len(row) / (len(row) - 1)) ** 0.5 * (mean - row.mean())
-                     for row, mean in zip(rows, means, strict=True)], axis=1)
 
 
 def _through(law: PowerLaw, tokens: int, loss: float | Float[np.ndarray, "R"]) -> PowerLaw:
